@@ -1,0 +1,93 @@
+"""The shop. `create_app()` reads like a contents page: start here, then follow the money in shop/views/checkout.py."""
+
+from collections.abc import Mapping
+from datetime import timedelta
+from urllib.parse import urlsplit
+from wsgiref.headers import Headers
+
+from flask import Flask
+from flask_migrate import Migrate
+from jinja2 import StrictUndefined
+from whitenoise import WhiteNoise
+
+import amwal
+from shop import cli, config, views
+from shop.db import db, init_db
+from shop.payments import Gateway
+from shop.security import HEADERS, init_security
+from shop.views.errors import init_errors
+from shop.views.guards import csrf
+from shop.views.texts import init_texts
+
+THREADS = 16
+"""Threads of one web process. SQLite has one writer; more threads would only wait."""
+
+
+def create_app(settings: Mapping[str, str] | None = None) -> Flask:
+    """Build the shop.
+
+    Args:
+        settings: settings as text, for tests; if None, the environment and `.env`.
+
+    Raises:
+        shop.config.SettingError: naming the setting that is missing or wrong, and what to do.
+    """
+    app = Flask(__name__)
+    app.config.from_mapping(config.load(settings))
+    init_cookies(app)
+    init_db(app)
+    Migrate(app, db, directory=str(config.ROOT / "migrations"))
+    init_gateway(app)
+    init_security(app)
+    csrf.init_app(app)
+    init_templates(app)
+    init_texts(app)
+    views.register(app)
+    init_errors(app)
+    init_static(app)
+    cli.register(app)
+    return app
+
+
+def init_cookies(app: Flask) -> None:
+    """Cookie names carry app and port: browsers keep cookies by host, and two shops on one host must not mix."""
+    public = urlsplit(app.config["PUBLIC_URL"])
+    name = f"dukkan_{public.port or public.scheme}"
+    app.config.update(
+        SESSION_COOKIE_NAME=name,
+        SESSION_COOKIE_SECURE=public.scheme == "https",
+        SESSION_COOKIE_HTTPONLY=True,
+        SESSION_COOKIE_SAMESITE="Lax",  # not Strict: whoever comes back from the payment page still has the basket
+        PERMANENT_SESSION_LIFETIME=timedelta(days=30),
+        LANGUAGE_COOKIE=f"{name}_language",
+        WTF_CSRF_TIME_LIMIT=None,  # as long as the session: a basket may wait for days
+        MAX_CONTENT_LENGTH=1024 * 1024,
+        MAX_FORM_MEMORY_SIZE=64 * 1024,
+    )
+
+
+def init_gateway(app: Flask) -> None:
+    """The one client of this process. Half of the threads may wait for the gateway; the others answer callbacks."""
+    client = amwal.Client(
+        app.config["AMWAL_PROJECT_URL"], app.config["AMWAL_API_KEY"], app.config["AMWAL_PAYMENT_ORIGINS"]
+    )
+    app.extensions["amwal"] = Gateway(client, slots=THREADS // 2)
+
+
+def init_templates(app: Flask) -> None:
+    """An undefined variable is a mistake, not an empty string."""
+    app.jinja_env.undefined = StrictUndefined
+    app.jinja_env.trim_blocks = True
+    app.jinja_env.lstrip_blocks = True
+
+
+def init_static(app: Flask) -> None:
+    """WhiteNoise serves `static/` before Flask is asked; addresses with a content mark may be kept for long."""
+
+    def add_headers(headers: Headers, _path: str, _url: str) -> None:
+        for name, value in HEADERS.items():
+            headers[name] = value
+
+    app.wsgi_app = WhiteNoise(  # type: ignore[method-assign]
+        app.wsgi_app, root=app.static_folder, prefix="static/", max_age=86_400, add_headers_function=add_headers
+    )

@@ -1,0 +1,49 @@
+"""Runs the migrations, on SQLite and PostgreSQL.
+
+SQLite changes a table by copying it to a new one and dropping the old one. With foreign keys on, that drop deletes or
+orphans every row that refers to the table, without an error. They can only be switched off outside a transaction, so
+it is done on the driver's own connection before SQLAlchemy begins one.
+"""
+
+from typing import Any
+
+from alembic import context
+from alembic.autogenerate.api import AutogenContext
+from sqlalchemy import Connection
+
+import models
+from shop.db import UTCDateTime, engine
+
+
+def render_item(kind: str, item: Any, _context: AutogenContext) -> str | bool:
+    """Write our own column type as the plain one that it is made of: migrations must outlive the code."""
+    return "sa.DateTime(timezone=True)" if kind == "type" and isinstance(item, UTCDateTime) else False
+
+
+def migrate(connection: Connection) -> None:
+    """Run the revisions in one transaction, then see that no row refers to a missing one."""
+    context.configure(
+        connection=connection,
+        target_metadata=models.Base.metadata,
+        render_as_batch=True,
+        compare_type=True,
+        transactional_ddl=True,
+        render_item=render_item,
+    )
+    with context.begin_transaction():
+        context.run_migrations()
+        if connection.dialect.name == "sqlite" and connection.exec_driver_sql("PRAGMA foreign_key_check").first():
+            raise RuntimeError("this migration would leave rows that refer to missing ones; nothing was changed")
+
+
+with engine().connect() as connection:
+    on_sqlite = connection.dialect.name == "sqlite"
+    raw = connection.connection.dbapi_connection
+    if on_sqlite:
+        raw.execute("PRAGMA foreign_keys = OFF")
+    try:
+        migrate(connection)
+    finally:
+        if on_sqlite:
+            connection.rollback()
+            raw.execute("PRAGMA foreign_keys = ON")

@@ -1,0 +1,661 @@
+"""What is stored: tables, constraints, and the order's states with the moves they allow.
+
+Money is in integer minor units (cents) of the shop's one currency, times are aware UTC, texts that a shopper reads
+are JSON objects by language (`{"en": "Dates", "ar": "تمر"}`). Nothing that has to do with money is ever deleted.
+"""
+
+import hashlib
+import secrets
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, Self
+
+from flask_babel import LazyString
+from flask_babel import lazy_gettext as _
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    CheckConstraint,
+    Enum,
+    ForeignKey,
+    Index,
+    LargeBinary,
+    String,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.orm import Mapped, mapped_column, relationship
+
+from shop.db import Base, UTCDateTime
+
+Texts = dict[str, str]
+"""The same text by language code."""
+
+
+def now() -> datetime:
+    """The time, aware, in UTC."""
+    return datetime.now(UTC)
+
+
+def new_token() -> str:
+    """An unguessable name for a URL: 160 random bits."""
+    return secrets.token_urlsafe(20)
+
+
+def digest(secret: str) -> str:
+    """SHA-256 of a gateway secret, in hex. See `Invoice.secret_digest` for why there is no salt."""
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+class Labelled(StrEnum):
+    """A string enum whose members carry the stored value and the words that a person reads."""
+
+    label: LazyString
+
+    def __new__(cls, value: str, label: LazyString) -> Self:
+        """Make a member of a value and its label."""
+        member = str.__new__(cls, value)
+        member._value_ = value
+        member.label = label
+        return member
+
+
+class OrderState(Labelled):
+    """Where an order stands. `MOVES` says how it may go on."""
+
+    PLACED = "placed", _("Preparing payment")
+    AWAITING_PAYMENT = "awaiting_payment", _("Waiting for payment")
+    PAID = "paid", _("Paid")
+    NEEDS_REVIEW = "needs_review", _("Payment received")
+    EXPIRED = "expired", _("No longer held")
+    CANCELLED = "cancelled", _("Cancelled")
+    REFUNDED = "refunded", _("Refunded")
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the shopper has nothing more to wait for. (Expired and cancelled orders can still be paid.)"""
+        return self in (OrderState.PAID, OrderState.NEEDS_REVIEW, OrderState.REFUNDED)
+
+    @property
+    def holds_stock_unpaid(self) -> bool:
+        """Whether stock is reserved for the order while its payment is awaited."""
+        return self in (OrderState.PLACED, OrderState.AWAITING_PAYMENT)
+
+
+MOVES: dict[OrderState | None, frozenset[OrderState]] = {
+    None: frozenset({OrderState.PLACED}),
+    OrderState.PLACED: frozenset({OrderState.AWAITING_PAYMENT, OrderState.EXPIRED, OrderState.CANCELLED}),
+    OrderState.AWAITING_PAYMENT: frozenset({OrderState.PAID, OrderState.EXPIRED, OrderState.CANCELLED}),
+    OrderState.EXPIRED: frozenset(
+        {OrderState.PLACED, OrderState.AWAITING_PAYMENT, OrderState.PAID, OrderState.NEEDS_REVIEW}
+    ),
+    OrderState.CANCELLED: frozenset({OrderState.NEEDS_REVIEW}),
+    OrderState.NEEDS_REVIEW: frozenset({OrderState.PAID, OrderState.REFUNDED}),
+    OrderState.PAID: frozenset({OrderState.REFUNDED}),
+    OrderState.REFUNDED: frozenset(),
+}
+"""The one table of allowed moves, by the state that an order leaves (`None`: it is being placed)."""
+
+
+class EventKind(StrEnum):
+    """What an order's event tells. Every change of state is a MOVED; the others change none."""
+
+    MOVED = "moved"
+    RESERVATION_EXTENDED = "reservation_extended"
+    PAYMENT_ADDED = "payment_added"
+
+
+class LineKind(StrEnum):
+    """What an order line charges for. A CUSTOM line has no product: a till's "2 cups of tea"."""
+
+    PRODUCT = "product"
+    DELIVERY = "delivery"
+    CUSTOM = "custom"
+
+
+class DeliveryState(Labelled):
+    """How far the parcel is."""
+
+    PREPARING = "preparing", _("Being packed")
+    SHIPPED = "shipped", _("On its way")
+    DELIVERED = "delivered", _("Delivered")
+
+
+class PaymentSource(StrEnum):
+    """What a payment rests on: the gateway's callback, or a named person who saw it in the gateway's account."""
+
+    CALLBACK = "callback"
+    MANUAL = "manual"
+
+
+class CallbackOutcome(StrEnum):
+    """What was made of a callback. `shop.payments.ANSWERS` gives each its HTTP status."""
+
+    ACCEPTED = "accepted"
+    DUPLICATE = "duplicate"
+    UNKNOWN_SECRET = "unknown_secret"  # noqa: S105  (an outcome's name)
+    OTHER_INVOICE = "other_invoice"
+    MALFORMED = "malformed"
+    TOO_LARGE = "too_large"
+
+
+class StockReason(StrEnum):
+    """Why stock moved."""
+
+    INTAKE = "intake"
+    RESERVED = "reserved"
+    RETURNED = "returned"
+
+
+class AttentionKind(Labelled):
+    """What a person must look at."""
+
+    UNKNOWN_SECRET = "unknown_secret", _("Callbacks with a secret that is not ours")
+    OTHER_INVOICE = "other_invoice", _("A callback named another invoice than its secret's")
+    MISSING_IDS = "missing_ids", _("A payment came without its ids")
+    PAID_TWICE = "paid_twice", _("Paid twice")
+    PAID_SOLD_OUT = "paid_sold_out", _("Paid late, sold out by then")
+    PAID_CANCELLED = "paid_cancelled", _("Paid after it was cancelled")
+    POSSIBLY_PAID = "possibly_paid", _("Possibly paid: compare with your Amwal account, check the callback URL")
+    GATEWAY_REFUSED = "gateway_refused", _("The gateway refused an invoice")
+    GATEWAY_REPLY = "gateway_reply", _("The gateway's reply could not be used")
+    OUTBOX_STUCK = "outbox_stuck", _("Something keeps failing after a payment")
+
+
+class OutboxKind(StrEnum):
+    """What is to be done after a commit. `shop.outbox.HANDLERS` gives each its handler."""
+
+    MAIL_PAY_HERE = "mail_pay_here"
+    MAIL_RECEIPT = "mail_receipt"
+    MAIL_DIGEST = "mail_digest"
+
+
+def one_of(enum: type[StrEnum]) -> Enum:
+    """A text column that holds an enum's values, with a CHECK that names them."""
+    return Enum(
+        enum,
+        name=enum.__name__.lower(),
+        native_enum=False,
+        create_constraint=True,
+        length=40,
+        values_callable=lambda members: [member.value for member in members],
+    )
+
+
+# --- The catalogue ---------------------------------------------------------------------------------------------------
+
+
+class Category(Base):
+    """A shelf of the shop."""
+
+    __tablename__ = "category"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    slug: Mapped[str] = mapped_column(String(80), unique=True)
+    name: Mapped[Texts] = mapped_column(JSON)
+    position: Mapped[int] = mapped_column(default=0)
+
+
+class Product(Base):
+    """Something to buy. `stock` is always the sum of its `StockMovement`s; a sold-out product stays in the list."""
+
+    __tablename__ = "product"
+    __table_args__ = (
+        CheckConstraint("price > 0", name="price_positive"),
+        CheckConstraint("stock >= 0", name="stock_not_negative"),
+        # One index for each order of the list, ended by the id that makes its pages continue exactly.
+        Index("ix_product_featured", "active", "position", "id"),
+        Index("ix_product_price", "active", "price", "id"),
+        Index("ix_product_category", "category_id", "active", "position", "id"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    slug: Mapped[str] = mapped_column(String(80), unique=True)
+    category_id: Mapped[int] = mapped_column(ForeignKey("category.id"))
+    name: Mapped[Texts] = mapped_column(JSON)
+    subtitle: Mapped[Texts] = mapped_column(JSON)
+    description: Mapped[Texts] = mapped_column(JSON)
+    label: Mapped[Texts | None] = mapped_column(JSON(none_as_null=True))
+    price: Mapped[int] = mapped_column(BigInteger)
+    stock: Mapped[int] = mapped_column(default=0)
+    image: Mapped[str] = mapped_column(String(200))
+    position: Mapped[int] = mapped_column(default=0)
+    active: Mapped[bool] = mapped_column(default=True)
+    created_at: Mapped[datetime] = mapped_column(UTCDateTime, default=now)
+    search: Mapped[str] = mapped_column(default="")
+    """Name, subtitle and description in every language, folded by `shop.catalogue.fold` for searching."""
+
+    category: Mapped[Category] = relationship()
+
+
+class StockMovement(Base):
+    """The stock ledger: one row for each change of `Product.stock`, in the same transaction."""
+
+    __tablename__ = "stock_movement"
+    __table_args__ = (
+        # The guard against taking or returning the same reservation twice, whatever the code above it does.
+        UniqueConstraint("order_id", "reservation", "product_id", "reason"),
+        CheckConstraint("quantity <> 0", name="moves_something"),
+        CheckConstraint("(order_id IS NULL) = (reservation IS NULL)", name="reservation_of_an_order"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    product_id: Mapped[int] = mapped_column(ForeignKey("product.id"), index=True)
+    order_id: Mapped[int | None] = mapped_column(ForeignKey("orders.id"))
+    reservation: Mapped[int | None]
+    reason: Mapped[StockReason] = mapped_column(one_of(StockReason))
+    quantity: Mapped[int]
+    """Signed units: what is reserved counts negative, what comes in or back positive."""
+    at: Mapped[datetime] = mapped_column(UTCDateTime, default=now)
+
+
+class DeliveryOption(Base):
+    """A way to get the goods, and what it costs."""
+
+    __tablename__ = "delivery_option"
+    __table_args__ = (CheckConstraint("price >= 0 AND free_from >= 0", name="not_negative"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    slug: Mapped[str] = mapped_column(String(80), unique=True)
+    name: Mapped[Texts] = mapped_column(JSON)
+    description: Mapped[Texts] = mapped_column(JSON)
+    price: Mapped[int] = mapped_column(BigInteger)
+    free_from: Mapped[int | None] = mapped_column(BigInteger)
+    """Goods worth this much (minor units) are delivered free of charge."""
+    position: Mapped[int] = mapped_column(default=0)
+    active: Mapped[bool] = mapped_column(default=True)
+
+    def charge(self, goods: int) -> int:
+        """What this delivery costs for goods of that value, both in minor units."""
+        return 0 if self.free_from is not None and goods >= self.free_from else self.price
+
+
+# --- Baskets ---------------------------------------------------------------------------------------------------------
+
+
+class Basket(Base):
+    """What a browser has gathered, found by the token in its signed cookie.
+
+    It belongs to its order from the moment that is placed, and opens again if that is cancelled. `version` counts
+    every change, so that a checkout form can tell whether it still shows what is there.
+    """
+
+    __tablename__ = "basket"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    token: Mapped[str] = mapped_column(String(40), unique=True, default=new_token)
+    version: Mapped[int] = mapped_column(default=0)
+    open: Mapped[bool] = mapped_column(default=True)
+    """Whether it may still be changed: not while it belongs to an order."""
+    updated_at: Mapped[datetime] = mapped_column(UTCDateTime, default=now)
+
+    items: Mapped[list["BasketItem"]] = relationship(back_populates="basket", order_by="BasketItem.id")
+
+    @property
+    def units(self) -> int:
+        """How many pieces are in it."""
+        return sum(item.quantity for item in self.items)
+
+    @property
+    def goods(self) -> int:
+        """Their worth at today's prices, in minor units."""
+        return sum(item.amount for item in self.items)
+
+
+class BasketItem(Base):
+    """So many of a product in a basket."""
+
+    __tablename__ = "basket_item"
+    __table_args__ = (
+        UniqueConstraint("basket_id", "product_id"),
+        CheckConstraint("quantity BETWEEN 1 AND 99", name="quantity_in_range"),
+    )
+
+    MOST = 99
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    basket_id: Mapped[int] = mapped_column(ForeignKey("basket.id"))
+    product_id: Mapped[int] = mapped_column(ForeignKey("product.id"))
+    quantity: Mapped[int]
+
+    basket: Mapped[Basket] = relationship(back_populates="items")
+    product: Mapped[Product] = relationship()
+
+    @property
+    def amount(self) -> int:
+        """Price times quantity at today's price, in minor units."""
+        return self.product.price * self.quantity
+
+
+# --- Orders ----------------------------------------------------------------------------------------------------------
+
+
+class Order(Base):
+    """What somebody ordered, where it goes, and where it stands.
+
+    Contact fields are empty strings, never NULL: an order of a till has none, and a forgotten customer's are cleared.
+    """
+
+    __tablename__ = "orders"
+    __table_args__ = (
+        # The same basket, in the version that was seen, makes one order, however often the form arrives.
+        UniqueConstraint("basket_id", "basket_version"),
+        CheckConstraint("total > 0", name="total_positive"),
+        CheckConstraint("tax BETWEEN 0 AND total", name="tax_within_total"),
+        Index("ix_orders_reserved_until", "state", "reserved_until"),
+        Index("ix_orders_returned_at", "state", "returned_at"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    token: Mapped[str] = mapped_column(String(40), unique=True, default=new_token)
+    """Names the order in URLs, the gateway's return URLs among them. Shows no personal data by itself."""
+    key: Mapped[str] = mapped_column(String(40), default=new_token)
+    """Opens the whole order to whoever holds it: the link in the customer's e-mails."""
+    state: Mapped[OrderState] = mapped_column(one_of(OrderState))
+    events_count: Mapped[int] = mapped_column(default=0)
+    placed_at: Mapped[datetime] = mapped_column(UTCDateTime, default=now, index=True)
+    paid_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
+    paid_late: Mapped[bool] = mapped_column(default=False)
+
+    basket_id: Mapped[int | None] = mapped_column(ForeignKey("basket.id"))
+    basket_version: Mapped[int | None]
+    locale: Mapped[str] = mapped_column(String(16))
+    currency: Mapped[str] = mapped_column(String(3))
+    total: Mapped[int] = mapped_column(BigInteger)
+    tax: Mapped[int] = mapped_column(BigInteger)
+    """The tax that the total contains, in minor units."""
+    tax_rate: Mapped[int]
+    """In hundredths of a percent: 1500 is 15 %."""
+    tax_number: Mapped[str] = mapped_column(String(40))
+
+    reservation: Mapped[int] = mapped_column(default=1)
+    """Counts up each time the stock is taken anew."""
+    reserved_until: Mapped[datetime] = mapped_column(UTCDateTime)
+    returned_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
+    """When the browser first came back by successUrl. It proves nothing, and extends the reservation once."""
+    invoice_claimed_until: Mapped[datetime | None] = mapped_column(UTCDateTime)
+    """The lease of the request that is asking the gateway for the invoice."""
+
+    name: Mapped[str] = mapped_column(String(120), default="")
+    email: Mapped[str] = mapped_column(String(254), default="", index=True)
+    phone: Mapped[str] = mapped_column(String(40), default="")
+    address: Mapped[str] = mapped_column(String(300), default="")
+    city: Mapped[str] = mapped_column(String(120), default="")
+    region: Mapped[str] = mapped_column(String(120), default="")
+    postcode: Mapped[str] = mapped_column(String(20), default="")
+    country: Mapped[str] = mapped_column(String(2), default="")
+    note: Mapped[str] = mapped_column(String(500), default="")
+
+    lines: Mapped[list["OrderLine"]] = relationship(back_populates="order", order_by="OrderLine.id")
+    basket: Mapped[Basket | None] = relationship()
+    invoice: Mapped["Invoice | None"] = relationship(back_populates="order")
+    payments: Mapped[list["Payment"]] = relationship(order_by="Payment.id")
+    delivery: Mapped["Delivery | None"] = relationship()
+    events: Mapped[list["OrderEvent"]] = relationship(order_by="OrderEvent.seq")
+
+    @property
+    def number(self) -> str:
+        """What people call the order, e.g. `A-1042`."""
+        return f"A-{1000 + self.id}"
+
+    @property
+    def is_payable(self) -> bool:
+        """Whether the payment page may be shown: only while the goods are held."""
+        return self.state is OrderState.AWAITING_PAYMENT
+
+    @property
+    def is_cancellable(self) -> bool:
+        """Whether the customer may still cancel."""
+        return self.state.holds_stock_unpaid
+
+    @property
+    def product_lines(self) -> list["OrderLine"]:
+        """The lines that take stock."""
+        return [line for line in self.lines if line.kind is LineKind.PRODUCT]
+
+    @property
+    def masked_email(self) -> str:
+        """Enough to recognise one's own address by: `s•••@example.com`."""
+        name, at, host = self.email.partition("@")
+        return f"{name[:1]}•••{at}{host}" if at else ""
+
+
+class OrderLine(Base):
+    """What an order charges for, with name and price as they were when it was placed."""
+
+    __tablename__ = "order_line"
+    __table_args__ = (
+        CheckConstraint("quantity > 0", name="quantity_positive"),
+        CheckConstraint("(kind = 'product') = (product_id IS NOT NULL)", name="product_line_has_product"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    order_id: Mapped[int] = mapped_column(ForeignKey("orders.id"), index=True)
+    kind: Mapped[LineKind] = mapped_column(one_of(LineKind))
+    product_id: Mapped[int | None] = mapped_column(ForeignKey("product.id"))
+    name: Mapped[Texts] = mapped_column(JSON)
+    quantity: Mapped[int]
+    price: Mapped[int] = mapped_column(BigInteger)
+
+    order: Mapped[Order] = relationship(back_populates="lines")
+    product: Mapped[Product | None] = relationship()
+
+    @property
+    def amount(self) -> int:
+        """Price times quantity, in minor units."""
+        return self.price * self.quantity
+
+
+class OrderEvent(Base):
+    """The order's history, numbered without gaps and written in the transaction of what it tells."""
+
+    __tablename__ = "order_event"
+    __table_args__ = (
+        UniqueConstraint("order_id", "seq"),
+        CheckConstraint("(kind = 'moved') = (to_state IS NOT NULL)", name="a_move_has_a_target"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    order_id: Mapped[int] = mapped_column(ForeignKey("orders.id"))
+    seq: Mapped[int]
+    kind: Mapped[EventKind] = mapped_column(one_of(EventKind))
+    from_state: Mapped[str | None] = mapped_column(String(40))
+    to_state: Mapped[str | None] = mapped_column(String(40))
+    actor: Mapped[str] = mapped_column(String(80))
+    """`customer`, `shop`, `gateway`, `worker`, or `staff:<id>`."""
+    detail: Mapped[str] = mapped_column(String(300), default="")
+    at: Mapped[datetime] = mapped_column(UTCDateTime, default=now)
+
+
+class Delivery(Base):
+    """The parcel of a paid order: exactly one, made in the transaction that marks the order paid."""
+
+    __tablename__ = "delivery"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    order_id: Mapped[int] = mapped_column(ForeignKey("orders.id"), unique=True)
+    state: Mapped[DeliveryState] = mapped_column(one_of(DeliveryState), default=DeliveryState.PREPARING)
+    tracking: Mapped[str] = mapped_column(String(200), default="")
+    created_at: Mapped[datetime] = mapped_column(UTCDateTime, default=now)
+    shipped_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
+    delivered_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
+
+
+# --- Money -----------------------------------------------------------------------------------------------------------
+
+
+class Invoice(Base):
+    """The gateway's invoice for an order: one at most, and no id or secret ever twice."""
+
+    __tablename__ = "invoice"
+    __table_args__ = (CheckConstraint("amount > 0", name="amount_positive"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    order_id: Mapped[int] = mapped_column(ForeignKey("orders.id"), unique=True)
+    gateway_id: Mapped[str] = mapped_column(String(200), unique=True)
+    secret_digest: Mapped[str] = mapped_column(String(64), unique=True)
+    """SHA-256 of the secret that the gateway's documentation says to save. The secret itself is not needed again:
+    a callback brings it, and its digest finds this row. It has 122 random bits, so no salt is needed against
+    guessing; a leaked backup forges nothing; and an index look-up of a digest leaks no timing."""
+    url: Mapped[str] = mapped_column(String(2000))
+    qr: Mapped[bytes] = mapped_column(LargeBinary)
+    """A PNG of the payment page's address: the gateway's, or drawn by us where theirs could not be used."""
+    amount: Mapped[int] = mapped_column(BigInteger)
+    created_at: Mapped[datetime] = mapped_column(UTCDateTime, default=now)
+
+    order: Mapped[Order] = relationship(back_populates="invoice")
+
+
+class GatewayCall(Base):
+    """The log of our requests to the gateway, without any secret."""
+
+    __tablename__ = "gateway_call"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    order_id: Mapped[int | None] = mapped_column(ForeignKey("orders.id"), index=True)
+    started_at: Mapped[datetime] = mapped_column(UTCDateTime)
+    milliseconds: Mapped[int]
+    outcome: Mapped[str] = mapped_column(String(40))
+    """`ok`, or the name of the `amwal` error."""
+    detail: Mapped[str] = mapped_column(String(300), default="")
+
+
+class CallbackAttempt(Base):
+    """The inbox: every callback that arrived, what we answered and why. The body is kept masked and cut."""
+
+    __tablename__ = "callback_attempt"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    received_at: Mapped[datetime] = mapped_column(UTCDateTime, default=now, index=True)
+    sender: Mapped[str] = mapped_column(String(60))
+    outcome: Mapped[CallbackOutcome] = mapped_column(one_of(CallbackOutcome))
+    status: Mapped[int]
+    """The HTTP status that we answered with."""
+    reason: Mapped[str] = mapped_column(String(300), default="")
+    order_id: Mapped[int | None] = mapped_column(ForeignKey("orders.id"), index=True)
+    gateway_id: Mapped[str] = mapped_column(String(200), default="")
+    session_id: Mapped[str] = mapped_column(String(200), default="")
+    body: Mapped[str] = mapped_column(String(600), default="")
+
+
+class Staff(Base):
+    """A person who may sign in to the dashboard."""
+
+    __tablename__ = "staff"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    email: Mapped[str] = mapped_column(String(254), unique=True)
+    name: Mapped[str] = mapped_column(String(120))
+    password_hash: Mapped[str] = mapped_column(String(300))
+    totp_secret: Mapped[str | None] = mapped_column(String(64))
+    active: Mapped[bool] = mapped_column(default=True)
+    created_at: Mapped[datetime] = mapped_column(UTCDateTime, default=now)
+
+
+class Payment(Base):
+    """Money received for an order. Final: blockchains undo nothing, so a refund is a row beside it."""
+
+    __tablename__ = "payment"
+    __table_args__ = (
+        UniqueConstraint("order_id", "session_id"),
+        CheckConstraint("amount > 0", name="amount_positive"),
+        CheckConstraint(
+            "(source = 'callback' AND callback_id IS NOT NULL) OR (source = 'manual' AND staff_id IS NOT NULL)",
+            name="rests_on_callback_or_person",
+        ),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    order_id: Mapped[int] = mapped_column(ForeignKey("orders.id"))
+    session_id: Mapped[str] = mapped_column(String(200))
+    """The gateway's paymentSessionId; empty where it sent none."""
+    amount: Mapped[int] = mapped_column(BigInteger)
+    """The invoice's amount: callbacks carry none."""
+    source: Mapped[PaymentSource] = mapped_column(one_of(PaymentSource))
+    callback_id: Mapped[int | None] = mapped_column(ForeignKey("callback_attempt.id"), unique=True)
+    staff_id: Mapped[int | None] = mapped_column(ForeignKey("staff.id"))
+    note: Mapped[str] = mapped_column(String(500), default="")
+    received_at: Mapped[datetime] = mapped_column(UTCDateTime, default=now)
+
+    refunds: Mapped[list["Refund"]] = relationship(order_by="Refund.id")
+
+
+class Refund(Base):
+    """Money that a person sent back by hand, as the gateway has no refund call."""
+
+    __tablename__ = "refund"
+    __table_args__ = (CheckConstraint("amount > 0", name="amount_positive"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    payment_id: Mapped[int] = mapped_column(ForeignKey("payment.id"), index=True)
+    amount: Mapped[int] = mapped_column(BigInteger)
+    staff_id: Mapped[int] = mapped_column(ForeignKey("staff.id"))
+    note: Mapped[str] = mapped_column(String(500), default="")
+    at: Mapped[datetime] = mapped_column(UTCDateTime, default=now)
+
+
+# --- What people and the worker have to do ---------------------------------------------------------------------------
+
+
+class OrderNote(Base):
+    """What the merchant's people wrote down about an order."""
+
+    __tablename__ = "order_note"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    order_id: Mapped[int] = mapped_column(ForeignKey("orders.id"), index=True)
+    staff_id: Mapped[int] = mapped_column(ForeignKey("staff.id"))
+    text: Mapped[str] = mapped_column(String(2000))
+    at: Mapped[datetime] = mapped_column(UTCDateTime, default=now)
+
+
+_OPEN = text("closed_at IS NULL")
+
+
+class Attention(Base):
+    """The *needs attention* queue: one open item for each kind and subject, counted."""
+
+    __tablename__ = "attention"
+    __table_args__ = (
+        Index("uq_attention_open", "kind", "subject", unique=True, sqlite_where=_OPEN, postgresql_where=_OPEN),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    kind: Mapped[AttentionKind] = mapped_column(one_of(AttentionKind))
+    subject: Mapped[str] = mapped_column(String(200))
+    order_id: Mapped[int | None] = mapped_column(ForeignKey("orders.id"), index=True)
+    detail: Mapped[str] = mapped_column(String(500), default="")
+    count: Mapped[int] = mapped_column(default=1)
+    opened_at: Mapped[datetime] = mapped_column(UTCDateTime, default=now)
+    last_at: Mapped[datetime] = mapped_column(UTCDateTime, default=now)
+    mailed_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
+    closed_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
+    closed_by: Mapped[int | None] = mapped_column(ForeignKey("staff.id"))
+
+
+class OutboxMessage(Base):
+    """Something to do after a commit, stored by that commit: it happens at least once, whatever crashes."""
+
+    __tablename__ = "outbox_message"
+    __table_args__ = (Index("ix_outbox_message_due", "done_at", "due_at"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    key: Mapped[str] = mapped_column(String(120), unique=True)
+    """Names the effect, e.g. `mail_receipt:17`: queued once, and repeated runs can recognise themselves."""
+    kind: Mapped[OutboxKind] = mapped_column(one_of(OutboxKind))
+    payload: Mapped[dict[str, Any]] = mapped_column(JSON)
+    created_at: Mapped[datetime] = mapped_column(UTCDateTime, default=now)
+    due_at: Mapped[datetime] = mapped_column(UTCDateTime, default=now)
+    """Not before this time: back-off after a failure, and the lease of the worker that is at it."""
+    attempts: Mapped[int] = mapped_column(default=0)
+    done_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
+    error: Mapped[str] = mapped_column(String(300), default="")
+
+
+class Heartbeat(Base):
+    """When each background process was last seen alive."""
+
+    __tablename__ = "heartbeat"
+
+    name: Mapped[str] = mapped_column(String(40), primary_key=True)
+    at: Mapped[datetime] = mapped_column(UTCDateTime)

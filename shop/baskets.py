@@ -1,0 +1,134 @@
+"""Baskets: found by the token in the browser's signed cookie, changed one item at a time."""
+
+from flask_babel import LazyString
+from flask_babel import lazy_gettext as _
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session, joinedload, selectinload
+
+from models import Basket, BasketItem, Order, Product, now
+from shop.db import db, write
+
+
+class WrongQuantity(Exception):
+    """A quantity that cannot be had. The text is for the customer."""
+
+    def __init__(self, message: LazyString) -> None:
+        """Keep what the customer reads."""
+        super().__init__(message)
+        self.message = message
+
+
+def parse_quantity(text: str) -> int:
+    """Read a whole number from 0 to `BasketItem.MOST`, in any script's digits: ٣ is 3.
+
+    Raises:
+        WrongQuantity: for anything else: signs, fractions, exponents, underscores, nothing at all.
+    """
+    text = text.strip()
+    if not text.isdecimal() or len(text) > 6 or int(text) > BasketItem.MOST:
+        raise WrongQuantity(_("Please write a whole number from 0 to %(most)s.", most=BasketItem.MOST))
+    return int(text)
+
+
+def find(token: str | None) -> Basket | None:
+    """A browser's open basket with its items and products, or None."""
+    if not token:
+        return None
+    items = selectinload(Basket.items).joinedload(BasketItem.product)
+    return db.session.scalar(select(Basket).filter_by(token=token, open=True).options(items))
+
+
+def units(token: str | None) -> int:
+    """How many pieces are in a browser's open basket: one query, for the badge on every page."""
+    if not token:
+        return 0
+    pieces = select(func.sum(BasketItem.quantity)).join(BasketItem.basket)
+    return db.session.scalar(pieces.where(Basket.token == token, Basket.open)) or 0
+
+
+def add(token: str | None, product: Product, quantity: int) -> str:
+    """Put so many more of a product in, opening a basket if there is none.
+
+    Returns:
+        The token of the basket that they are in now.
+
+    Raises:
+        WrongQuantity: nothing was asked for, or there are not so many left.
+    """
+    if quantity < 1:
+        raise WrongQuantity(_("Please write a whole number from 1 to %(most)s.", most=BasketItem.MOST))
+    with write() as session:
+        basket = _open_basket(session, token)
+        item = session.scalar(select(BasketItem).filter_by(basket_id=basket.id, product_id=product.id))
+        wanted = quantity + (item.quantity if item else 0)
+        stock = session.scalar(select(Product.stock).filter_by(id=product.id)) or 0
+        _check(wanted, stock)
+        if item is None:
+            session.add(BasketItem(basket_id=basket.id, product_id=product.id, quantity=wanted))
+        else:
+            item.quantity = wanted
+        _touch(basket)
+        return basket.token
+
+
+def change(token: str | None, item_id: int, quantity: int) -> bool:
+    """Set an item's quantity; 0 removes it. False if this basket has no such item.
+
+    Raises:
+        WrongQuantity: there are not so many left.
+    """
+    with write() as session:
+        item = session.scalar(
+            select(BasketItem)
+            .join(BasketItem.basket)
+            .where(BasketItem.id == item_id, Basket.token == (token or ""), Basket.open)
+            .options(joinedload(BasketItem.product))
+            .with_for_update(of=BasketItem)
+        )
+        if item is None:
+            return False
+        if quantity > item.quantity:  # fewer is always fine, even where fewer are left
+            _check(quantity, item.product.stock)
+        _touch(item.basket)
+        if quantity == 0:
+            session.delete(item)
+        else:
+            item.quantity = quantity
+        return True
+
+
+def add_order(token: str | None, order: Order) -> str:
+    """Put an order's products in again, as far as there is stock: after cancelling, or to order the same once more."""
+    with write() as session:
+        basket = _open_basket(session, token)
+        held = {item.product_id: item for item in basket.items}
+        for line in order.product_lines:
+            product = session.get(Product, line.product_id)
+            if product is None or not product.active or not product.stock:
+                continue
+            item = held.get(product.id) or BasketItem(basket_id=basket.id, product_id=product.id, quantity=0)
+            item.quantity = min(item.quantity + line.quantity, product.stock, BasketItem.MOST)
+            session.add(item)
+        _touch(basket)
+        return basket.token
+
+
+def _open_basket(session: Session, token: str | None) -> Basket:
+    basket = session.scalar(select(Basket).filter_by(token=token or "", open=True).with_for_update())
+    if basket is None:
+        basket = Basket()
+        session.add(basket)
+        session.flush()
+    return basket
+
+
+def _touch(basket: Basket) -> None:
+    basket.version = Basket.version + 1  # counted by the database, so that two changes at once count as two
+    basket.updated_at = now()
+
+
+def _check(wanted: int, stock: int) -> None:
+    if stock == 0:
+        raise WrongQuantity(_("This is sold out at the moment."))
+    if wanted > min(stock, BasketItem.MOST):
+        raise WrongQuantity(_("Only %(left)s of it can be had.", left=min(stock, BasketItem.MOST)))

@@ -1,0 +1,34 @@
+"""Whether the shop can take orders, for `/readyz`."""
+
+from datetime import timedelta
+
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from flask import current_app
+from sqlalchemy.exc import SQLAlchemyError
+
+from models import Heartbeat, now
+from shop.db import db
+
+SILENCE = timedelta(minutes=2)
+"""A worker that was not heard of for longer is taken for dead."""
+
+
+def problems() -> list[str]:
+    """What is amiss, in plain words; empty if nothing is."""
+    try:
+        with db.engine.connect() as connection:
+            current = MigrationContext.configure(connection).get_current_revision()
+        if current != newest_revision():
+            return ["the database is not up to date: run flask db upgrade"]
+        beat = db.session.get(Heartbeat, "worker")
+    except SQLAlchemyError:
+        return ["the database does not answer"]
+    if beat is None or beat.at < now() - SILENCE:
+        return ["the worker is not running: start flask worker, or flask serve, which brings one"]
+    return []
+
+
+def newest_revision() -> str | None:
+    """The revision that the migrations lead to."""
+    return ScriptDirectory(current_app.extensions["migrate"].directory).get_current_head()

@@ -1,0 +1,197 @@
+"""What must happen after a commit: e-mails, the *needs attention* queue, and the worker that sees to it.
+
+An effect is stored by the very transaction that calls for it (`enqueue`), so it happens at least once, whatever
+crashes in between. Its key lets a repeated run recognise itself.
+"""
+
+import logging
+import threading
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+from flask import current_app
+from sqlalchemy import func, select
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session
+
+from models import (
+    Attention,
+    AttentionKind,
+    Heartbeat,
+    Order,
+    OrderState,
+    OutboxKind,
+    OutboxMessage,
+    now,
+)
+from shop import mail, orders
+from shop.db import db, write
+
+log = logging.getLogger(__name__)
+
+LEASE = timedelta(seconds=60)
+"""How long a worker may be at a message before another takes it over."""
+PATIENCE = 5  # failures before a person is told
+DIGEST_EVERY = timedelta(hours=1)
+CALLBACK_EXPECTED_WITHIN = timedelta(minutes=15)
+
+
+# --- Called inside the transactions of others ------------------------------------------------------------------------
+
+
+def enqueue(session: Session, kind: OutboxKind, *, order_id: int) -> None:
+    """Have something done for an order after this commit."""
+    session.add(OutboxMessage(key=f"{kind.value}:{order_id}", kind=kind, payload={"order_id": order_id}))
+
+
+def attend(session: Session, kind: AttentionKind, subject: str, detail: str = "", order_id: int | None = None) -> None:
+    """Put something before a person: opens an item, or counts one up that is open for the same kind and subject."""
+    insert = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
+    at = now()
+    row: dict[str, Any] = {"kind": kind, "subject": subject, "detail": detail[:500], "order_id": order_id}
+    again = {"count": Attention.count + 1, "last_at": at, "detail": detail[:500]}
+    session.execute(
+        insert(Attention)
+        .values(**row, count=1, opened_at=at, last_at=at)
+        .on_conflict_do_update(
+            index_elements=["kind", "subject"], index_where=Attention.closed_at.is_(None), set_=again
+        )
+    )
+
+
+# --- The worker ------------------------------------------------------------------------------------------------------
+
+
+def work(stop: threading.Event, pause: float = 1.0) -> None:
+    """Do what is due, every `pause` seconds, until `stop` is set. A fault in one round is logged; the next goes on."""
+    while not stop.is_set():
+        try:
+            tick()
+        except Exception:
+            log.exception("the worker's round failed and will be repeated")
+        finally:
+            db.session.remove()
+        stop.wait(pause)
+
+
+def tick() -> None:
+    """One round of everything that is due."""
+    _beat()
+    for order_id in _run_out():
+        orders.expire(order_id)
+    _notice_possibly_paid()
+    _queue_digest()
+    while messages := _lease():
+        for message in messages:
+            _deliver(message)
+
+
+def _beat() -> None:
+    """Leave a sign of life, for `/readyz`."""
+    last = db.session.get(Heartbeat, "worker")
+    if last is None or last.at < now() - timedelta(seconds=10):
+        with write() as session:
+            session.merge(Heartbeat(name="worker", at=now()))
+
+
+def _run_out() -> list[int]:
+    """Unpaid orders whose reservation is over."""
+    unpaid = [state for state in OrderState if state.holds_stock_unpaid]
+    due = select(Order.id).where(Order.state.in_(unpaid), Order.reserved_until <= now())
+    return list(db.session.scalars(due.order_by(Order.reserved_until).limit(100)))
+
+
+def _notice_possibly_paid() -> None:
+    """Back by successUrl and no callback for long: callbacks may be switched off, or their URL wrong."""
+    waiting = (OrderState.AWAITING_PAYMENT, OrderState.EXPIRED)
+    overdue = select(Order).where(Order.state.in_(waiting), Order.returned_at <= now() - CALLBACK_EXPECTED_WITHIN)
+    told = select(Attention.id).where(Attention.kind == AttentionKind.POSSIBLY_PAID, Attention.order_id == Order.id)
+    found = list(db.session.scalars(overdue.where(~told.exists()).limit(100)))
+    if found:
+        with write() as session:
+            for order in found:
+                attend(session, AttentionKind.POSSIBLY_PAID, order.number, "", order.id)
+
+
+def _queue_digest() -> None:
+    """Tell the merchant what is new in the queue, at most once an hour."""
+    if not current_app.config["MERCHANT_EMAIL"]:
+        return
+    news = select(Attention).where(Attention.closed_at.is_(None), Attention.mailed_at.is_(None))
+    if db.session.scalar(news.limit(1)) is None:
+        return
+    with write() as session:
+        last = session.scalar(select(func.max(Attention.mailed_at)))
+        if last is not None and last > now() - DIGEST_EVERY:
+            return
+        items = list(session.scalars(news.order_by(Attention.id).limit(100).with_for_update()))
+        for item in items:
+            item.mailed_at = now()
+        if items:
+            ids = [item.id for item in items]
+            key = f"{OutboxKind.MAIL_DIGEST.value}:{ids[0]}"
+            session.add(OutboxMessage(key=key, kind=OutboxKind.MAIL_DIGEST, payload={"attention_ids": ids}))
+
+
+def _lease() -> list[OutboxMessage]:
+    """Take some due messages: until the lease is over no other worker sees them."""
+    due = select(OutboxMessage).where(OutboxMessage.done_at.is_(None), OutboxMessage.due_at <= now())
+    if db.session.scalar(due.limit(1)) is None:  # most rounds find nothing, and then nothing is written
+        return []
+    with write() as session:
+        messages = list(session.scalars(due.order_by(OutboxMessage.due_at).limit(20).with_for_update(skip_locked=True)))
+        for message in messages:
+            message.attempts += 1
+            message.due_at = now() + LEASE
+        return messages
+
+
+def _deliver(message: OutboxMessage) -> None:
+    """Run a message's handler, outside any transaction, and store how it went."""
+    error = ""
+    try:
+        HANDLERS[message.kind](message)
+    except Exception as caught:  # whatever a handler throws, the payment stands and the effect is tried again
+        error = f"{type(caught).__name__}: {caught}"[:300]
+        log.warning("outbox %s failed (try %d): %s", message.key, message.attempts, error)
+    with write() as session:
+        stored = session.get_one(OutboxMessage, message.id)
+        stored.error = error
+        if not error:
+            stored.done_at = now()
+            return
+        stored.due_at = now() + back_off(stored.attempts)
+        if stored.attempts >= PATIENCE:
+            attend(session, AttentionKind.OUTBOX_STUCK, stored.key, error, stored.payload.get("order_id"))
+
+
+def back_off(attempts: int) -> timedelta:
+    """The pause after so many failures: 10 seconds, doubling, six hours at most."""
+    return min(timedelta(seconds=10 * 2 ** min(attempts - 1, 20)), timedelta(hours=6))
+
+
+# --- What the messages do --------------------------------------------------------------------------------------------
+
+
+def _mail_customer(message: OutboxMessage) -> None:
+    """Send "your order, pay here" or the receipt."""
+    order = db.session.get_one(Order, message.payload["order_id"])
+    if order.email:  # a till's order, or a customer who asked to be forgotten, has none
+        mail.send(order.email, message.kind.value, order.locale, message.key, order=order, link=mail.order_link(order))
+
+
+def _mail_digest(message: OutboxMessage) -> None:
+    """Send the merchant what needs attention."""
+    items = db.session.scalars(
+        select(Attention).where(Attention.id.in_(message.payload["attention_ids"])).order_by(Attention.id)
+    ).all()
+    locale = current_app.config["SHOP_LOCALES"][0]
+    mail.send(current_app.config["MERCHANT_EMAIL"], message.kind.value, locale, message.key, items=items)
+
+
+HANDLERS: dict[OutboxKind, Callable[[OutboxMessage], None]] = {
+    OutboxKind.MAIL_PAY_HERE: _mail_customer,
+    OutboxKind.MAIL_RECEIPT: _mail_customer,
+    OutboxKind.MAIL_DIGEST: _mail_digest,
+}

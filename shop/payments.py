@@ -1,0 +1,277 @@
+"""Order ↔ gateway: asking for the invoice, and what a callback means.
+
+Third stop on the money's way. The gateway speaks HTTP only in `request_invoice`, with no transaction open; whatever
+arrives from it is stored by one transaction before anybody is told.
+"""
+
+import logging
+import re
+import threading
+import time
+from datetime import timedelta
+from io import BytesIO
+
+import segno
+from flask import current_app
+from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session, contains_eager
+
+import amwal
+from models import (
+    AttentionKind,
+    CallbackAttempt,
+    CallbackOutcome,
+    Delivery,
+    EventKind,
+    GatewayCall,
+    Invoice,
+    Order,
+    OrderState,
+    OutboxKind,
+    Payment,
+    PaymentSource,
+    digest,
+    now,
+)
+from shop import orders
+from shop.db import write
+from shop.money import to_decimal
+from shop.outbox import attend, enqueue
+
+log = logging.getLogger(__name__)
+
+CLAIM = timedelta(seconds=15)
+"""How long a request may be asking for an invoice before another may take over. Longer than `amwal.DEADLINE`."""
+
+
+# --- Asking for the invoice ------------------------------------------------------------------------------------------
+
+
+class Gateway:
+    """This process's client, and how many of its threads may wait for the gateway at the same time."""
+
+    def __init__(self, client: amwal.Client, slots: int) -> None:
+        """Keep the client; `slots` is half of the process's threads, so that callbacks never starve behind a PUT."""
+        self.client = client
+        self.slots = threading.BoundedSemaphore(slots)
+
+
+def request_invoice(order_id: int) -> None:
+    """Ask the gateway for an order's invoice, unless it has one or somebody is asking already.
+
+    It never fails: the order page tells how it went, and offers to try again.
+    """
+    gateway: Gateway = current_app.extensions["amwal"]
+    if not gateway.slots.acquire(blocking=False):
+        log.warning("every slot for the gateway is taken; order %s can be tried again", order_id)
+        return
+    try:
+        order = _claim(order_id)
+        if order is not None:
+            _ask(gateway.client, order)
+    finally:
+        gateway.slots.release()
+
+
+def _claim(order_id: int) -> Order | None:
+    """Take the lease on asking for this order's invoice. None if another request has it, or there is nothing to ask."""
+    with write() as session:
+        order = orders.lock(session, order_id)
+        claimed = order.invoice_claimed_until is not None and order.invoice_claimed_until > now()
+        if order.state is not OrderState.PLACED or claimed:
+            return None
+        order.invoice_claimed_until = now() + CLAIM
+        _ = [line.name for line in order.lines]  # read now: nothing may be loaded once the transaction is over
+        return order
+
+
+def _ask(client: amwal.Client, order: Order) -> None:
+    page = f"{current_app.config['PUBLIC_URL']}/orders/{order.token}"
+    started, clock = now(), time.monotonic()
+    invoice, error = None, None
+    try:
+        invoice = client.create_invoice(
+            amount=to_decimal(order.total, order.currency),
+            header=f"{order.number} · {current_app.config['SHOP_NAME']}",
+            description=_describe(order),
+            success_url=f"{page}?returned=success",
+            cancel_url=f"{page}?returned=cancel",
+        )
+    except amwal.AmwalError as caught:
+        error = caught
+        log.warning("no invoice for order %s: %s", order.number, caught)
+    call = GatewayCall(
+        order_id=order.id,
+        started_at=started,
+        milliseconds=round((time.monotonic() - clock) * 1000),
+        outcome=type(error).__name__ if error else "ok",
+        detail=str(error)[:300] if error else "",
+    )
+    try:
+        _store(order.id, call, invoice, error)
+    except IntegrityError:
+        # UNIQUE refused an id or a secret that the gateway gave before: whose payment would a callback be?
+        call = GatewayCall(order_id=order.id, started_at=started, milliseconds=call.milliseconds, outcome="BadReply")
+        _store(order.id, call, None, amwal.BadReply("the gateway repeated an invoice id or a secret"))
+
+
+def _store(order_id: int, call: GatewayCall, invoice: amwal.Invoice | None, error: amwal.AmwalError | None) -> None:
+    """T2: store the invoice, or why there is none. Only after this commit may its URL and QR be shown."""
+    with write() as session:
+        session.add(call)
+        order = orders.lock(session, order_id)
+        order.invoice_claimed_until = None
+        if error is not None and not error.retryable:
+            kind = AttentionKind.GATEWAY_REPLY if isinstance(error, amwal.BadReply) else AttentionKind.GATEWAY_REFUSED
+            attend(session, kind, type(error).__name__, str(error), order.id)
+        # An order that was cancelled or ran out meanwhile drops the reply: nobody saw that invoice.
+        if invoice is None or order.state is not OrderState.PLACED:
+            return
+        stored = Invoice(order_id=order.id, gateway_id=invoice.id, secret_digest=digest(invoice.secret))
+        stored.url, stored.qr, stored.amount = invoice.url, invoice.qr or draw_qr(invoice.url), order.total
+        session.add(stored)
+        if orders.move(session, order, OrderState.AWAITING_PAYMENT, "shop"):
+            enqueue(session, OutboxKind.MAIL_PAY_HERE, order_id=order.id)
+
+
+def draw_qr(url: str) -> bytes:
+    """A PNG of an address, for where the gateway's own picture cannot be used."""
+    picture = BytesIO()
+    segno.make(url, error="m", micro=False).save(picture, kind="png", scale=8, border=4)
+    return picture.getvalue()
+
+
+def _describe(order: Order) -> str:
+    names = (
+        f"{line.quantity} × {line.name.get(order.locale) or next(iter(line.name.values()))}"
+        for line in order.product_lines
+    )
+    text = ", ".join(names)
+    return text if len(text) <= 160 else text[:159] + "…"
+
+
+# --- What a callback means -------------------------------------------------------------------------------------------
+
+ANSWERS = {
+    CallbackOutcome.ACCEPTED: 200,
+    CallbackOutcome.DUPLICATE: 200,
+    CallbackOutcome.MALFORMED: 400,
+    CallbackOutcome.UNKNOWN_SECRET: 404,
+    CallbackOutcome.OTHER_INVOICE: 409,
+    CallbackOutcome.TOO_LARGE: 413,
+}
+"""The HTTP status of each outcome. Only a 200 ends the gateway's retries, so only money that is stored gets one."""
+
+
+def accept_callback(body: bytes, sender: str) -> CallbackOutcome:
+    """T3: record a callback and, if it is good, the payment, with everything that follows from it, in one commit.
+
+    Args:
+        body: as it arrived.
+        sender: the address that it came from.
+
+    Returns:
+        What it was; `ANSWERS` has the status to answer with.
+
+    Raises:
+        sqlalchemy.exc.SQLAlchemyError: the database could not take it. Nothing was written; the gateway must retry.
+    """
+    attempt = CallbackAttempt(sender=sender[:60], body=mask(body))
+    with write() as session:
+        attempt.outcome = _judge(session, attempt, body)
+        attempt.status = ANSWERS[attempt.outcome]
+        session.add(attempt)
+        if attempt.outcome is CallbackOutcome.ACCEPTED:
+            session.flush()
+            _settle(session, orders.lock(session, attempt.order_id or 0), attempt)
+    log.info("callback %s: %s", attempt.outcome, attempt.reason or attempt.order_id)
+    return attempt.outcome
+
+
+def _judge(session: Session, attempt: CallbackAttempt, body: bytes) -> CallbackOutcome:
+    """Decide what a callback is, and note on its attempt what was found."""
+    if len(body) > amwal.CALLBACK_LIMIT:
+        attempt.reason = f"more than {amwal.CALLBACK_LIMIT} bytes"
+        return CallbackOutcome.TOO_LARGE
+    try:
+        callback = amwal.parse_callback(body)
+    except amwal.BadCallback as error:
+        attempt.reason = str(error)
+        return CallbackOutcome.MALFORMED
+    attempt.gateway_id, attempt.session_id = callback.invoice_id, callback.session_id
+    # The lock makes copies that arrive at once take turns: the first is accepted, the others are duplicates.
+    order = session.scalar(
+        select(Order)
+        .join(Order.invoice)
+        .where(Invoice.secret_digest == digest(callback.secret))
+        .options(contains_eager(Order.invoice))
+        .with_for_update(of=Order)
+    )
+    if order is None or order.invoice is None:
+        attempt.reason = "no invoice of ours has this secret"
+        attend(session, AttentionKind.UNKNOWN_SECRET, "callback", f"last from {attempt.sender}")
+        return CallbackOutcome.UNKNOWN_SECRET
+    attempt.order_id = order.id
+    if callback.invoice_id not in ("", order.invoice.gateway_id):
+        attempt.reason = "the secret belongs to another invoice"
+        attend(session, AttentionKind.OTHER_INVOICE, order.number, f"it named {callback.invoice_id[:80]}", order.id)
+        return CallbackOutcome.OTHER_INVOICE
+    if session.scalar(select(Payment.id).filter_by(order_id=order.id, session_id=callback.session_id)) is not None:
+        return CallbackOutcome.DUPLICATE
+    if not callback.invoice_id or not callback.session_id:
+        # The secret is right, so the money is real; a person should know that the gateway's message was odd.
+        attempt.reason = "invoiceId or paymentSessionId is missing"
+        attend(session, AttentionKind.MISSING_IDS, order.number, attempt.reason, order.id)
+    return CallbackOutcome.ACCEPTED
+
+
+def _settle(session: Session, order: Order, attempt: CallbackAttempt) -> None:
+    """Store the payment and bring the order where a payment brings it from its present state."""
+    payment = Payment(order_id=order.id, session_id=attempt.session_id, amount=order.total)
+    payment.source, payment.callback_id = PaymentSource.CALLBACK, attempt.id
+    session.add(payment)
+    if order.state is OrderState.AWAITING_PAYMENT:
+        _pay(session, order)
+    elif order.state is OrderState.EXPIRED:
+        _pay_late(session, order)
+    elif order.state is OrderState.CANCELLED:
+        _review(session, order, AttentionKind.PAID_CANCELLED)
+    else:  # paid, in review or refunded: this is money on top, which only a person can send back
+        orders.note(session, order, EventKind.PAYMENT_ADDED, "gateway")
+        attend(session, AttentionKind.PAID_TWICE, order.number, f"payment session {attempt.session_id}", order.id)
+
+
+def _pay(session: Session, order: Order, *, late: bool = False) -> None:
+    """The order is paid: its one delivery starts, its receipt is queued."""
+    detail = "paid late" if late else ""
+    if orders.move(session, order, OrderState.PAID, "gateway", detail, paid_at=now(), paid_late=late):
+        session.add(Delivery(order_id=order.id))
+        enqueue(session, OutboxKind.MAIL_RECEIPT, order_id=order.id)
+
+
+def _pay_late(session: Session, order: Order) -> None:
+    """The reservation ran out before the money came: fine if everything is still there."""
+    try:
+        with session.begin_nested():
+            order.reservation += 1
+            orders.take_stock(session, order)
+    except orders.SoldOut:
+        session.refresh(order)
+        _review(session, order, AttentionKind.PAID_SOLD_OUT)
+    else:
+        _pay(session, order, late=True)
+
+
+def _review(session: Session, order: Order, kind: AttentionKind) -> None:
+    """The money is here and the goods are not held: a person must decide."""
+    if orders.move(session, order, OrderState.NEEDS_REVIEW, "gateway", str(kind.value), paid_at=now()):
+        attend(session, kind, order.number, "", order.id)
+
+
+def mask(body: bytes) -> str:
+    """A body for the inbox: cut, and without anything that could be a secret, whatever the body's shape."""
+    text = body[:4000].decode("utf-8", "replace").replace("\x00", "�")
+    text = re.sub(r'("secret"\s*:\s*)("(?:[^"\\]|\\.)*"?|[^,}\]]*)', r'\1"…"', text)
+    text = re.sub(r"[0-9a-fA-F]{8}-?(?:[0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12}", "…", text)
+    return text[:500]

@@ -1,0 +1,93 @@
+"""What guards every request: the host check, the origin check of the two shared forms, and the security headers."""
+
+from urllib.parse import urlsplit
+
+from flask import Flask, Request, Response, abort, current_app, redirect, request
+from flask.typing import ResponseReturnValue
+from flask_babel import gettext as _
+from werkzeug.middleware.proxy_fix import ProxyFix
+
+ANY_HOST = frozenset({"/healthz", "/readyz"})
+"""Probes come by IP address; these two show nothing that a wrong Host could poison."""
+
+CONTENT_SECURITY_POLICY = "; ".join(
+    (
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "img-src 'self' data:",  # data: for the QR, which stands in the page itself
+        "font-src 'self'",
+        "connect-src 'self'",
+        "manifest-src 'self'",
+        "form-action 'self'",
+        "base-uri 'none'",
+        "frame-ancestors 'none'",
+    )
+)
+
+HEADERS = {
+    "Content-Security-Policy": CONTENT_SECURITY_POLICY,
+    "X-Content-Type-Options": "nosniff",
+    # Not no-referrer: with that, Chromium sends `Origin: null` and the origin check would refuse our own forms.
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+}
+
+
+def init_security(app: Flask) -> None:
+    """Put the guards in place."""
+    proxies = app.config["TRUSTED_PROXIES"]
+    if proxies:  # forwarded headers are believed only where a proxy is known to set them
+        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=proxies, x_proto=proxies, x_host=proxies)  # type: ignore[method-assign]
+    app.before_request(check_host)
+    app.after_request(add_headers)
+
+
+def check_host() -> ResponseReturnValue | None:
+    """Answer only under our own name, so that a poisoned Host header reaches no link and no cache.
+
+    The demo has one address, the one that phones can reach too. A person who opens it by loopback is sent there, or
+    the two would have different cookies; the gateway is not, since a callback must never meet a redirect.
+    """
+    if request.path in ANY_HOST or request.host == public_host():
+        return None
+    name = urlsplit(f"//{request.host}").hostname
+    if not current_app.config["DEMO"] or name not in ("localhost", "127.0.0.1", "::1"):
+        abort(400, _("This shop does not answer under that name."))
+    if request.method in ("GET", "HEAD"):
+        return redirect(f"{current_app.config['PUBLIC_URL']}{request.full_path.rstrip('?')}", 307)
+    return None
+
+
+def public_host() -> str:
+    """Host and port of `PUBLIC_URL`, as a Host header has them."""
+    return urlsplit(str(current_app.config["PUBLIC_URL"])).netloc
+
+
+def is_same_origin(incoming: Request) -> bool:
+    """Whether a form was sent from a page of ours, for the forms on pages that are shared and cached.
+
+    Browsers send `Origin` with every POST. One that does not is told apart by `Sec-Fetch-Site`, and a client without
+    either is no browser that somebody could be tricked with.
+    """
+    sent = incoming.headers.get("Origin")
+    if sent is None:
+        return incoming.headers.get("Sec-Fetch-Site", "same-origin") in ("same-origin", "none")
+    return bool(sent == current_app.config["PUBLIC_URL"])
+
+
+def own_path(target: str) -> str:
+    """A path of this shop to go back to; `/` for anything that could lead elsewhere."""
+    parts = urlsplit(target)
+    plain = target.startswith("/") and not target.startswith(("//", "/\\")) and target.isprintable()
+    return target if plain and not parts.scheme and not parts.netloc and "\\" not in target else "/"
+
+
+def add_headers(response: Response) -> Response:
+    """Add the security headers that every page carries."""
+    for name, value in HEADERS.items():
+        response.headers.setdefault(name, value)
+    if current_app.config["PUBLIC_URL"].startswith("https://"):
+        response.headers.setdefault("Strict-Transport-Security", "max-age=31536000")
+    return response

@@ -1,0 +1,51 @@
+"""The web server: waitress, which runs anywhere and shields the threads from slow clients.
+
+Its own way of stopping drops requests that are in flight. `run` lets them finish.
+"""
+
+import logging
+import signal
+import socket
+import time
+from types import FrameType
+
+from flask import Flask
+from waitress import wasyncore
+from waitress.server import create_server
+
+DRAIN_SECONDS = 15
+
+
+def run(app: Flask, host: str, port: int, threads: int) -> None:
+    """Serve until SIGTERM or SIGINT, then finish what is in flight.
+
+    Raises:
+        OSError: the address is taken or not ours.
+    """
+    # Every busy thread would otherwise log a line for each request that has to wait a moment.
+    logging.getLogger("waitress.queue").setLevel(logging.ERROR)
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind((host, port))
+    server = create_server(app, sockets=[listener], threads=threads, ident=None, max_request_body_size=1024 * 1024)
+    stopping = False
+
+    def stop(_signal: int, _frame: FrameType | None) -> None:
+        nonlocal stopping
+        stopping = True  # only noted: an exception here could tear a request that is just being read
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    while not stopping:
+        wasyncore.loop(timeout=0.5, map=server._map, count=1)
+    _drain(server)
+
+
+def _drain(server: wasyncore.dispatcher) -> None:
+    """Take no new connections, and send the answers to the requests that have been read."""
+    wasyncore.dispatcher.close(server)
+    until = time.monotonic() + DRAIN_SECONDS
+    while time.monotonic() < until and any(
+        channel.requests or channel.total_outbufs_len for channel in list(server.active_channels.values())
+    ):
+        wasyncore.loop(timeout=0.1, map=server._map, count=1)

@@ -1,0 +1,53 @@
+"""The basket: seen, filled and changed."""
+
+from flask import Blueprint, abort, flash, redirect, render_template, request, url_for
+from flask.typing import ResponseReturnValue
+from flask_babel import gettext as _
+
+from shop import baskets, catalogue
+from shop.views import browser
+from shop.views.catalogue import product_page
+from shop.views.guards import same_origin_only
+
+bp = Blueprint("basket", __name__)
+
+
+@bp.get("/basket")
+def show() -> str:
+    """What is in it."""
+    return basket_page({})
+
+
+@bp.post("/basket/items")
+@same_origin_only
+def add() -> ResponseReturnValue:
+    """Put something in. The form stands on pages that are shared, so it carries no token: see `same_origin_only`."""
+    slug, quantity = request.form.get("product", ""), request.form.get("quantity", "1")
+    product = catalogue.product(slug)
+    if product is None:
+        abort(404)
+    try:
+        token = baskets.add(browser.basket_token(), product, baskets.parse_quantity(quantity))
+    except baskets.WrongQuantity as refused:
+        return product_page(slug, error=str(refused.message), quantity=quantity), 422
+    browser.keep_basket(token)
+    flash(_("It is in your basket."), "success")
+    return redirect(url_for("basket.show"), 303)
+
+
+@bp.post("/basket/items/<int:item_id>")
+def change(item_id: int) -> ResponseReturnValue:
+    """Change how many; 0 removes."""
+    quantity = request.form.get("quantity", "")
+    try:
+        known = baskets.change(browser.basket_token(), item_id, baskets.parse_quantity(quantity))
+    except baskets.WrongQuantity as refused:
+        return basket_page({item_id: (str(refused.message), quantity)}), 422
+    if not known:
+        flash(_("That was no longer in your basket."), "error")
+    return redirect(url_for("basket.show"), 303)
+
+
+def basket_page(errors: dict[int, tuple[str, str]]) -> str:
+    """The basket, with what was refused about an item's quantity and what was typed."""
+    return render_template("basket/show.html", basket=baskets.find(browser.basket_token()), errors=errors)

@@ -1,0 +1,74 @@
+"""Checkout: from a basket to an order that waits for its payment.
+
+First stop on the money's way. Follow it: `orders.place` commits the order (T1), `payments.request_invoice` asks the
+gateway for an invoice and stores it (PUT and T2), and the browser goes on to the order's own page.
+"""
+
+from flask import Blueprint, redirect, render_template, url_for
+from flask.typing import ResponseReturnValue
+from flask_babel import LazyString, get_locale
+from sqlalchemy import select
+
+from models import Basket, DeliveryOption
+from shop import baskets, orders, payments
+from shop.db import db
+from shop.views import browser
+from shop.views.forms import CheckoutForm, countries
+from shop.views.texts import localized
+
+bp = Blueprint("checkout", __name__)
+
+
+@bp.get("/checkout")
+def form() -> ResponseReturnValue:
+    """The form for contact, address and delivery."""
+    return _page(CheckoutForm())
+
+
+@bp.post("/checkout")
+def submit() -> ResponseReturnValue:
+    """Place the order, ask for its invoice, and show its page: never a redirect to the gateway itself.
+
+    Sent twice (impatience, two tabs, the back button), it leads to the same order: see `orders.Offer`.
+    """
+    sent = CheckoutForm()
+    offer = orders.read_offer(sent.checkout_key.data or "")
+    sent.country.choices, sent.delivery.choices = countries(), [(slug, slug) for slug in offer.totals] if offer else []
+    if offer is None or not sent.validate_on_submit():
+        return _page(sent, status=422)
+    try:
+        order = orders.place(offer, sent.contact(), sent.delivery.data, str(get_locale()))
+    except orders.Refusal as refused:
+        return _page(sent, notice=refused.message, status=422)
+    browser.keep_order(order)
+    payments.request_invoice(order.id)
+    return redirect(url_for("order.show", token=order.token), 303)
+
+
+def _page(sent: CheckoutForm, notice: LazyString | None = None, status: int = 200) -> ResponseReturnValue:
+    """The form for the basket as it is now, with what was typed and what is wrong with it."""
+    basket = baskets.find(browser.basket_token())
+    if basket is None or not basket.items:
+        return redirect(url_for("basket.show"), 303)
+    options = _delivery_options(basket)
+    totals = {option.slug: basket.goods + charge for option, charge in options}
+    sent.country.choices = [("", ""), *countries()]
+    sent.delivery.choices = [(option.slug, localized(option.name)) for option, _ in options]
+    if sent.delivery.data not in totals:
+        sent.delivery.data = next(iter(totals))
+    page = render_template(
+        "checkout/form.html",
+        form=sent,
+        basket=basket,
+        options=options,
+        total_for=totals,
+        checkout_key=orders.Offer(basket.token, basket.version, totals).sign(),
+        notice=notice,
+    )
+    return page, status
+
+
+def _delivery_options(basket: Basket) -> list[tuple[DeliveryOption, int]]:
+    """The ways to get these goods, each with its charge in minor units."""
+    active = select(DeliveryOption).filter_by(active=True).order_by(DeliveryOption.position, DeliveryOption.id)
+    return [(option, option.charge(basket.goods)) for option in db.session.scalars(active)]

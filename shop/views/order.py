@@ -1,0 +1,182 @@
+"""An order's page, from *Pay* to *Delivered*: what the customer sees, and the little that they can do."""
+
+import base64
+from typing import Any
+from urllib.parse import urlsplit
+
+from flask import (
+    Blueprint,
+    abort,
+    flash,
+    jsonify,
+    make_response,
+    redirect,
+    render_template,
+    request,
+    url_for,
+)
+from flask.typing import ResponseReturnValue
+from flask_babel import gettext as _
+from sqlalchemy import select
+from sqlalchemy.orm import joinedload, selectinload
+from werkzeug.wrappers import Response
+
+from models import Order, OrderLine, OrderState, now
+from shop import baskets, orders, payments
+from shop.db import db
+from shop.views import browser
+
+bp = Blueprint("order", __name__, url_prefix="/orders/<token>")
+
+
+@bp.get("")
+def show(token: str) -> ResponseReturnValue:
+    """Confirmation page and status page in one. `?returned=` marks a browser that comes from the payment page; it
+    pays nothing and cancels nothing."""
+    order = order_or_404(token)
+    returned = request.args.get("returned") == "success"
+    if returned and order.returned_at is None:
+        orders.note_return(order.id)
+        order = order_or_404(token)
+    key = request.args.get("key", "")
+    full = browser.may_see_all(order, key)
+    page = render_template(
+        "order/show.html",
+        order=order,
+        face=face(order, returned=returned),
+        full=full,
+        key=key if full else "",
+        qr_uri=_data_uri(order),
+        payment_host=urlsplit(order.invoice.url).netloc if order.invoice else "",
+        status_url=url_for("order.status", token=token),
+    )
+    return _private(page)
+
+
+@bp.get("/status")
+def status(token: str) -> ResponseReturnValue:
+    """Where the order stands, for the page's script: one query, never cached."""
+    state = db.session.scalar(select(Order.state).filter_by(token=token))
+    if state is None:
+        return jsonify(error="no such order"), 404
+    return _private(jsonify(state=state.value, label=str(state.label), final=state.is_final))
+
+
+@bp.get("/qr.png")
+def qr(token: str) -> ResponseReturnValue:
+    """The QR of the payment page, while the order can be paid."""
+    order = order_or_404(token)
+    if not order.is_payable or order.invoice is None:
+        abort(404)
+    response = make_response(order.invoice.qr)
+    response.content_type = "image/png"
+    return _private(response)
+
+
+@bp.get("/receipt")
+def receipt(token: str) -> ResponseReturnValue:
+    """The receipt to print, of a paid order, for the customer only."""
+    order, _key = _own_order(token)
+    if order.paid_at is None:
+        abort(404)
+    return _private(render_template("order/receipt.html", order=order))
+
+
+@bp.post("/invoice")
+def request_invoice(token: str) -> ResponseReturnValue:
+    """Try again to get the invoice."""
+    order, key = _own_order(token)
+    payments.request_invoice(order.id)
+    return _back(order, key)
+
+
+@bp.post("/cancellation")
+def cancel(token: str) -> ResponseReturnValue:
+    """Cancel; the goods go back and the basket comes back."""
+    order, key = _own_order(token)
+    if orders.cancel(order.id, "customer"):
+        _bring_basket_back(order)
+    else:
+        flash(_("This order could no longer be cancelled."), "error")
+    return _back(order, key)
+
+
+@bp.post("/reservation")
+def resume(token: str) -> ResponseReturnValue:
+    """Hold the goods of an expired order again."""
+    order, key = _own_order(token)
+    try:
+        orders.resume(order.id)
+    except orders.SoldOut as refused:
+        flash(str(refused.message), "error")
+        return _back(order, key)
+    if order.invoice is None:
+        payments.request_invoice(order.id)
+    return _back(order, key)
+
+
+@bp.post("/basket")
+def order_again(token: str) -> ResponseReturnValue:
+    """Put the same products into the basket once more."""
+    order, _key = _own_order(token)
+    browser.keep_basket(baskets.add_order(browser.basket_token(), order))
+    return redirect(url_for("basket.show"), 303)
+
+
+def order_or_404(token: str) -> Order:
+    """The order of this token, with all that its page shows."""
+    together = (
+        selectinload(Order.lines).joinedload(OrderLine.product),
+        joinedload(Order.invoice),
+        joinedload(Order.delivery),
+    )
+    order = db.session.scalar(select(Order).filter_by(token=token).options(*together))
+    if order is None:
+        abort(404)
+    return order
+
+
+def _own_order(token: str) -> tuple[Order, str]:
+    """The order, for what only its buyer may do, and the key to pass on (empty where the cookie was enough)."""
+    order = order_or_404(token)
+    key = request.args.get("key", "")
+    if not browser.may_see_all(order, key):
+        abort(403, _("Please open the link in our e-mail: it shows that the order is yours."))
+    return order, key
+
+
+def face(order: Order, *, returned: bool) -> str:
+    """Which of the page's faces an order has now; each is a template of that name."""
+    if order.state is OrderState.PLACED:
+        being_asked = order.invoice_claimed_until is not None and order.invoice_claimed_until > now()
+        return "preparing" if being_asked else "unreachable"
+    if order.state is OrderState.AWAITING_PAYMENT:
+        return "confirming" if returned else "waiting"
+    return order.state.value
+
+
+def _bring_basket_back(order: Order) -> None:
+    """A cancelled order's basket is open again: it becomes this browser's, joined with what was begun meanwhile."""
+    begun = baskets.find(browser.basket_token())
+    if begun is not None and begun.items and begun.id != order.basket_id:
+        browser.keep_basket(baskets.add_order(begun.token, order))
+    elif order.basket is not None:
+        browser.keep_basket(order.basket.token)
+
+
+def _data_uri(order: Order) -> str | None:
+    if not order.is_payable or order.invoice is None:
+        return None
+    return "data:image/png;base64," + base64.b64encode(order.invoice.qr).decode()
+
+
+def _back(order: Order, key: str) -> Response:
+    query: dict[str, Any] = {"key": key} if key else {}
+    return redirect(url_for("order.show", token=order.token, **query), 303)
+
+
+def _private(page: Any) -> Response:
+    """Pages about one customer are kept in nobody's cache."""
+    response = make_response(page)
+    response.cache_control.no_store = True
+    return response

@@ -1,0 +1,62 @@
+"""What belongs to no area: the editable pages, the language switch, and the health checks."""
+
+from flask import Blueprint, abort, current_app, jsonify, make_response, redirect, render_template, request
+from flask.typing import ResponseReturnValue
+
+from shop import health
+from shop.security import own_path
+from shop.views.guards import same_origin_only
+
+bp = Blueprint("site", __name__)
+
+PAGES = ("terms", "privacy", "returns", "contact")
+LANGUAGE_SECONDS = 365 * 24 * 3600
+
+
+@bp.get("/pages/<name>")
+def page(name: str) -> str:
+    """An editable page: a template in `templates/pages/`."""
+    if name not in PAGES:
+        abort(404)
+    return render_template(f"pages/{name}.html")
+
+
+@bp.post("/language")
+@same_origin_only
+def language() -> ResponseReturnValue:
+    """Keep the chosen language and go back to where the visitor was."""
+    chosen = request.form.get("language", "")
+    if chosen not in current_app.config["SHOP_LOCALES"]:
+        abort(400)
+    response = make_response(redirect(own_path(request.form.get("next", "/")), 303))
+    response.set_cookie(
+        current_app.config["LANGUAGE_COOKIE"],
+        chosen,
+        max_age=LANGUAGE_SECONDS,
+        samesite="Lax",
+        httponly=True,
+        secure=current_app.config["SESSION_COOKIE_SECURE"],
+    )
+    return response
+
+
+@bp.get("/accent.css")
+def accent() -> ResponseReturnValue:
+    """The shop's own colour, where `SHOP_ACCENT` sets one."""
+    response = make_response(f":root {{ --brand: {current_app.config['SHOP_ACCENT'] or '#1f5f53'}; }}\n")
+    response.content_type = "text/css; charset=utf-8"
+    response.cache_control.max_age = 3600
+    return response
+
+
+@bp.get("/healthz")
+def healthz() -> ResponseReturnValue:
+    """The process is up."""
+    return "ok\n", {"Content-Type": "text/plain; charset=utf-8"}
+
+
+@bp.get("/readyz")
+def readyz() -> ResponseReturnValue:
+    """The shop can take orders: database, migrations, worker. 503 with what is amiss otherwise."""
+    problems = health.problems()
+    return jsonify(ready=not problems, problems=problems), 503 if problems else 200

@@ -1,0 +1,105 @@
+"""What templates call: money, times and texts in the reader's language, and addresses of static files."""
+
+import hashlib
+from datetime import datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from babel import Locale
+from flask import Flask, current_app, has_request_context, request, url_for
+from flask_babel import Babel, format_date, format_time, get_locale
+from sqlalchemy.exc import SQLAlchemyError
+
+from models import Texts
+from shop import baskets
+from shop.money import format_money
+from shop.views import browser
+
+
+def init_texts(app: Flask) -> None:
+    """Set up languages, filters and the variables that every template has."""
+    Babel(app, locale_selector=choose_locale, default_timezone=app.config["SHOP_TIMEZONE"])
+    app.jinja_env.add_extension("jinja2.ext.i18n")
+    filters = (("money", money), ("localized", localized), ("clock", clock), ("day", day), ("moment", moment))
+    app.jinja_env.filters.update(filters)
+    app.jinja_env.globals.update(asset=asset, shop=Shop(app))
+    app.context_processor(page_variables)
+
+
+class Shop:
+    """The shop as templates see it."""
+
+    def __init__(self, app: Flask) -> None:
+        """Take what people may see from the settings."""
+        self.name: str = app.config["SHOP_NAME"]
+        self.contact: str = app.config["SHOP_CONTACT"]
+        self.accent: str = app.config["SHOP_ACCENT"]
+        self.test_mode: bool = app.config["DEMO"]
+
+
+def choose_locale() -> str:
+    """`?lang=`, else the language that was chosen, else the browser's, else the shop's first."""
+    offered = current_app.config["SHOP_LOCALES"]
+    if has_request_context():
+        for wish in (request.args.get("lang"), request.cookies.get(current_app.config["LANGUAGE_COOKIE"])):
+            if wish in offered:
+                return str(wish)
+        return request.accept_languages.best_match(offered) or offered[0]
+    return str(offered[0])
+
+
+def page_variables() -> dict[str, Any]:
+    """Language, direction and basket badge. Direction comes from the language's own data."""
+    locale = get_locale()
+    others = [code for code in current_app.config["SHOP_LOCALES"] if code != str(locale)]
+    return {
+        "lang": str(locale).replace("_", "-"),
+        "dir": locale.text_direction,
+        "other_locales": [(code, Locale.parse(code).display_name) for code in others],
+        "basket_units": _badge(),
+    }
+
+
+def _badge() -> int:
+    try:
+        return baskets.units(browser.basket_token())
+    except SQLAlchemyError:  # the page that says so must still come
+        return 0
+
+
+def localized(texts: Texts) -> str:
+    """A text in the reader's language, else in any that there is."""
+    locale = str(get_locale())
+    return texts.get(locale) or texts.get(locale.partition("_")[0]) or next(iter(texts.values()), "")
+
+
+def money(minor: int, currency: str | None = None) -> str:
+    """Minor units in the reader's notation; the shop's currency unless said otherwise."""
+    return format_money(minor, currency or current_app.config["SHOP_CURRENCY"], str(get_locale()))
+
+
+def clock(at: datetime) -> str:
+    """The time of day in the shop's time zone: `14:52`."""
+    return str(format_time(at, "HH:mm"))
+
+
+def day(at: datetime) -> str:
+    """The date in the shop's time zone: `22 Nov 2026`."""
+    return str(format_date(at, "d MMM y"))
+
+
+def moment(at: datetime) -> str:
+    """Date and time in the shop's time zone."""
+    return f"{day(at)}, {clock(at)}"
+
+
+def asset(path: str) -> str:
+    """The address of a file in `static/`, with a mark of its content: a changed file has another address."""
+    return url_for("static", filename=path, v=_mark(Path(current_app.static_folder or "", path)))
+
+
+@cache
+def _mark(file: Path) -> str | None:
+    """Ten digits of the content's digest; None (no mark) where the file is missing, which is no reason to fail."""
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:10] if file.is_file() else None
