@@ -1,0 +1,233 @@
+"""Fixtures: a shop on a database made by the real migrations, a client that checks every page, a real sandbox gateway
+over HTTP, and orders in whatever state a test needs. Little else."""
+
+import json
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from sqlalchemy import select
+from waitress.server import create_server
+from werkzeug.test import TestResponse
+
+import sandbox.app
+from app import create_app
+from models import Attention, AttentionKind, Order, Product, StockMovement, StockReason, now
+from shop import baskets, catalogue, orders, payments
+from shop.db import db, engine, write
+from tests.pages import check_page, field
+
+PUBLIC_URL = "http://127.0.0.1:8000"
+API_KEY = "a-key-for-tests"
+CONTACT = {
+    "name": "Sara Haddad",
+    "email": "sara@example.com",
+    "phone": "",
+    "address": "12 Olive Street",
+    "city": "Amman",
+    "region": "",
+    "postcode": "",
+    "country": "JO",
+    "note": "",
+}
+
+
+class CheckingClient(FlaskClient):
+    """A client that checks every page it gets, whatever its test is about."""
+
+    def open(self, *args: Any, **kwargs: Any) -> TestResponse:
+        kwargs.setdefault("base_url", PUBLIC_URL)
+        response = super().open(*args, **kwargs)
+        if response.mimetype == "text/html" and response.data:
+            check_page(response.text)
+        return response
+
+    def follow(self, response: TestResponse) -> TestResponse:
+        """Go where a 303 leads."""
+        assert response.status_code == 303, response.status
+        return self.get(response.headers["Location"])
+
+    def fill_basket(self, slug: str = "stoneware-cup", quantity: int = 1) -> None:
+        """Put something into this browser's basket."""
+        response = self.post("/basket/items", data={"product": slug, "quantity": str(quantity)})
+        assert response.status_code == 303, response.text
+
+    def checkout_form(self, **changes: str) -> dict[str, str]:
+        """What a browser would send from the checkout page."""
+        page = self.get("/checkout").text
+        hidden = {name: field(page, name) for name in ("csrf_token", "checkout_key")}
+        return CONTACT | {"delivery": "pickup"} | hidden | changes
+
+    def csrf_token(self, path: str) -> str:
+        """The token in a page's forms."""
+        return field(self.get(path).text, "csrf_token")
+
+
+@pytest.fixture(scope="session")
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sandbox.app.Store]:
+    """The sandbox gateway, answering PUTs over HTTP. Its callbacks are off: tests send their own."""
+    app = sandbox.app.create_app(
+        database=tmp_path_factory.mktemp("sandbox") / "sandbox.db",
+        callback_url="",
+        api_key=API_KEY,
+        public_url="http://127.0.0.1:8001",
+    )
+    server = create_server(app, host="127.0.0.1", port=0, threads=8)
+    threading.Thread(target=server.run, daemon=True).start()
+    store = sandbox.app.store_of(app)
+    store.project_url = f"http://127.0.0.1:{server.effective_port}/projects/{store.project().id}"
+    yield store
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database built by the real migrations and filled with the sample shop, to be copied for each test."""
+    folder = tmp_path_factory.mktemp("migrated")
+    app = create_app(settings_for(folder, "http://127.0.0.1:9/projects/none"))
+    with app.app_context():
+        result = app.test_cli_runner().invoke(args=["sample-shop"])
+        assert result.exit_code == 0, result.output
+        engine().dispose()
+    return folder / "shop.db"
+
+
+def settings_for(folder: Path, project_url: str, **changes: str) -> dict[str, str]:
+    """Settings of a shop that keeps everything in a folder."""
+    return {
+        "AMWAL_PROJECT_URL": project_url,
+        "AMWAL_API_KEY": API_KEY,
+        "AMWAL_PAYMENT_ORIGINS": "http://127.0.0.1:8001",
+        "PUBLIC_URL": PUBLIC_URL,
+        "SECRET_KEY": "only-for-tests-" * 4,
+        "DATABASE_URL": f"sqlite:///{folder / 'shop.db'}",
+        "MAIL_URL": str(folder / "mail"),
+        "MERCHANT_EMAIL": "merchant@example.com",
+    } | changes
+
+
+@pytest.fixture
+def new_app(migrated: Path, tmp_path: Path, gateway: Any) -> Iterator[Callable[..., Flask]]:
+    """Make a shop with changed settings."""
+    shutil.copy(migrated, tmp_path / "shop.db")
+    made: list[Flask] = []
+
+    def make(**changes: str) -> Flask:
+        app = create_app(settings_for(tmp_path, gateway.project_url, **changes))
+        app.test_client_class = CheckingClient
+        app.testing = True
+        made.append(app)
+        return app
+
+    yield make
+    for app in made:
+        with app.app_context():
+            for one in db.engines.values():
+                one.dispose()
+
+
+@pytest.fixture
+def app(new_app: Callable[..., Flask]) -> Iterator[Flask]:
+    """The shop, with its context pushed for reading the database."""
+    app = new_app()
+    with app.app_context():
+        yield app
+
+
+@pytest.fixture
+def client(app: Flask) -> CheckingClient:
+    """A browser."""
+    client = app.test_client()
+    assert isinstance(client, CheckingClient)
+    return client
+
+
+class OrderFactory:
+    """Places orders as a checkout does, and brings them where a test needs them."""
+
+    def __init__(self, gateway: Any) -> None:
+        self.gateway = gateway
+
+    def placed(self, slug: str = "stoneware-cup", quantity: int = 1, **contact: str) -> Order:
+        """An order before the gateway was asked."""
+        product = catalogue.product(slug)
+        assert product is not None
+        token = baskets.add(None, product, quantity)
+        basket = baskets.find(token)
+        assert basket is not None
+        offer = orders.Offer(token, basket.version, {"pickup": basket.goods})
+        return orders.place(offer, CONTACT | contact, "pickup", "en")
+
+    def awaiting(self, slug: str = "stoneware-cup", quantity: int = 1) -> Order:
+        """An order with an invoice of the sandbox."""
+        order = self.placed(slug, quantity)
+        payments.request_invoice(order.id)
+        return self.again(order)
+
+    def expired(self, slug: str = "stoneware-cup", quantity: int = 1) -> Order:
+        """An order whose reservation has run out."""
+        order = self.awaiting(slug, quantity)
+        self.run_out(order)
+        assert orders.expire(order.id)
+        return self.again(order)
+
+    def run_out(self, order: Order) -> None:
+        """Let an order's reservation be over."""
+        with write() as session:
+            session.get_one(Order, order.id).reserved_until = now() - timedelta(seconds=1)
+
+    def again(self, order: Order) -> Order:
+        """The order as it is in the database now."""
+        db.session.expire_all()
+        return db.session.get_one(Order, order.id)
+
+    def callback(self, order: Order, session_id: str = "6545360496c8b48eeab3837e") -> dict[str, Any]:
+        """What the gateway sends when the order's invoice was paid."""
+        invoice = self.again(order).invoice
+        assert invoice is not None
+        known = self.gateway.invoice(invoice.gateway_id)
+        return {"invoiceId": known.id, "paymentSessionId": session_id, "secret": known.secret}
+
+    def pay(self, order: Order, **changes: Any) -> payments.CallbackOutcome:
+        """Let the good callback arrive."""
+        return payments.accept_callback(json.dumps(self.callback(order) | changes).encode(), "127.0.0.1")
+
+
+@pytest.fixture
+def order(app: Flask, gateway: Any) -> OrderFactory:
+    """Orders in the state that a test needs."""
+    return OrderFactory(gateway)
+
+
+def stock_of(slug: str) -> int:
+    """What is left of a product."""
+    db.session.expire_all()
+    return db.session.scalars(select(Product.stock).filter_by(slug=slug)).one()
+
+
+def set_stock(slug: str, units: int) -> None:
+    """Leave so many of a product, by the ledger."""
+    with write() as session:
+        product = session.scalars(select(Product).filter_by(slug=slug)).one()
+        if units != product.stock:
+            reason = StockReason.INTAKE
+            session.add(StockMovement(product_id=product.id, quantity=units - product.stock, reason=reason))
+            product.stock = units
+
+
+def attention(kind: AttentionKind) -> Attention | None:
+    """The open item of a kind."""
+    db.session.expire_all()
+    return db.session.scalar(select(Attention).filter_by(kind=kind, closed_at=None))
+
+
+def rows(model: type[Any], **values: Any) -> list[Any]:
+    """All rows of a table with these values."""
+    db.session.expire_all()
+    return list(db.session.scalars(select(model).filter_by(**values)))

@@ -1,0 +1,307 @@
+"""The callback, rows 1 to 15 of the fault table: what arrives, what is answered, what is stored."""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from flask import Flask
+from sqlalchemy.exc import OperationalError
+
+from models import (
+    Attention,
+    AttentionKind,
+    CallbackAttempt,
+    CallbackOutcome,
+    Delivery,
+    OrderState,
+    OutboxKind,
+    OutboxMessage,
+    Payment,
+    PaymentSource,
+)
+from shop import orders, payments
+from shop.db import db
+from tests.conftest import CheckingClient, OrderFactory, attention, rows, set_stock, stock_of
+
+URL = "/amwal/callback"
+
+
+def post(client: CheckingClient, message: Any, **options: Any) -> int:
+    """Send a callback's body, as JSON unless it is bytes; gives the status."""
+    body = message if isinstance(message, bytes) else json.dumps(message).encode()
+    options.setdefault("content_type", "application/json")
+    return client.post(URL, data=body, **options).status_code
+
+
+def test_row_1_a_good_callback_pays_starts_the_delivery_and_queues_the_receipt(
+    client: CheckingClient, order: OrderFactory
+) -> None:
+    waiting = order.awaiting()
+    assert post(client, order.callback(waiting)) == 200
+    paid = order.again(waiting)
+    assert paid.state is OrderState.PAID
+    assert paid.paid_at is not None
+    assert not paid.paid_late
+    [payment] = paid.payments
+    assert (payment.amount, payment.source) == (paid.total, PaymentSource.CALLBACK)
+    assert paid.delivery is not None
+    assert rows(OutboxMessage, key=f"mail_receipt:{paid.id}")
+    [attempt] = rows(CallbackAttempt)
+    assert (attempt.outcome, attempt.status, attempt.order_id) == (CallbackOutcome.ACCEPTED, 200, paid.id)
+
+
+def test_row_2_the_same_thirty_more_times_changes_nothing(client: CheckingClient, order: OrderFactory) -> None:
+    waiting = order.awaiting()
+    message = order.callback(waiting)
+    assert [post(client, message) for _ in range(31)] == [200] * 31
+    assert len(rows(Payment)) == 1
+    assert len(rows(Delivery)) == 1
+    assert len(rows(OutboxMessage, kind=OutboxKind.MAIL_RECEIPT)) == 1
+    assert len(rows(CallbackAttempt, outcome=CallbackOutcome.DUPLICATE)) == 30
+    assert attention(AttentionKind.PAID_TWICE) is None
+
+
+def test_row_3_fifty_copies_at_once_make_one_payment(app: Flask, order: OrderFactory) -> None:
+    waiting = order.awaiting()
+    message = json.dumps(order.callback(waiting)).encode()
+
+    def send(_: int) -> int:
+        return app.test_client().post(URL, data=message).status_code
+
+    with ThreadPoolExecutor(16) as crowd:
+        statuses = list(crowd.map(send, range(50)))
+    assert set(statuses) <= {200, 503}
+    assert statuses.count(200) >= 1
+    while 503 in statuses:  # the gateway would repeat these
+        statuses = [send(0)]
+    assert len(rows(Payment)) == 1
+    assert len(rows(Delivery)) == 1
+    assert len(rows(OutboxMessage, kind=OutboxKind.MAIL_RECEIPT)) == 1
+
+
+def test_row_4_an_unknown_secret_is_recorded_and_counted_and_pays_nothing(
+    client: CheckingClient, order: OrderFactory
+) -> None:
+    waiting = order.awaiting()
+    forged = order.callback(waiting) | {"secret": "0927f7cc-98a7-4b67-a8b5-254fe46227dd"}
+    assert [post(client, forged) for _ in range(3)] == [404] * 3
+    assert order.again(waiting).state is OrderState.AWAITING_PAYMENT
+    item = attention(AttentionKind.UNKNOWN_SECRET)
+    assert item is not None
+    assert item.count == 3
+    assert len(rows(Attention)) == 1
+    assert all(attempt.order_id is None for attempt in rows(CallbackAttempt))
+
+
+def test_row_5_an_early_callback_is_refused_and_its_retry_pays(
+    app: Flask, client: CheckingClient, order: OrderFactory, gateway: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    early: list[int] = []
+    store = payments._store
+
+    def store_after_the_callback(order_id: int, call: Any, invoice: Any, error: Any) -> None:
+        known = gateway.invoice(invoice.id)
+        message = {"invoiceId": known.id, "paymentSessionId": "6545360496c8b48eeab3837e", "secret": known.secret}
+        early.append(post(client, message))
+        store(order_id, call, invoice, error)
+
+    monkeypatch.setattr(payments, "_store", store_after_the_callback)
+    waiting = order.awaiting()
+    assert early == [404]
+    assert post(client, order.callback(waiting)) == 200
+    assert order.again(waiting).state is OrderState.PAID
+
+
+def test_row_6_the_right_secret_with_another_invoice_is_refused(client: CheckingClient, order: OrderFactory) -> None:
+    waiting, other = order.awaiting(), order.awaiting()
+    crossed = order.callback(waiting) | {"invoiceId": order.callback(other)["invoiceId"]}
+    assert post(client, crossed) == 409
+    assert not rows(Payment)
+    item = attention(AttentionKind.OTHER_INVOICE)
+    assert item is not None
+    assert item.order_id == waiting.id
+
+
+def test_row_7_a_second_payment_is_recorded_beside_the_first(client: CheckingClient, order: OrderFactory) -> None:
+    waiting = order.awaiting()
+    assert post(client, order.callback(waiting)) == 200
+    assert post(client, order.callback(waiting, "another-session")) == 200
+    assert [payment.session_id for payment in order.again(waiting).payments] == [
+        "6545360496c8b48eeab3837e",
+        "another-session",
+    ]
+    assert len(rows(Delivery)) == 1
+    assert len(rows(OutboxMessage, kind=OutboxKind.MAIL_RECEIPT)) == 1
+    assert attention(AttentionKind.PAID_TWICE) is not None
+
+
+@pytest.mark.parametrize("name", ["paymentSessionId", "invoiceId"])
+@pytest.mark.parametrize("value", ["", None, [], {}, True])
+def test_row_8_a_missing_id_does_not_turn_money_away(
+    client: CheckingClient, order: OrderFactory, name: str, value: object
+) -> None:
+    waiting = order.awaiting()
+    message = order.callback(waiting) | {name: value}
+    if value is None:
+        del message[name]
+    assert post(client, message) == 200
+    assert post(client, message) == 200
+    assert order.again(waiting).state is OrderState.PAID
+    [payment] = order.again(waiting).payments
+    assert payment.session_id == ("" if name == "paymentSessionId" else "6545360496c8b48eeab3837e")
+    assert attention(AttentionKind.MISSING_IDS) is not None
+
+
+def test_row_9_paid_after_the_reservation_ran_out_with_stock_left(client: CheckingClient, order: OrderFactory) -> None:
+    before = stock_of("brass-dallah")
+    late = order.expired("brass-dallah", 2)
+    assert stock_of("brass-dallah") == before
+    assert post(client, order.callback(late)) == 200
+    paid = order.again(late)
+    assert (paid.state, paid.paid_late, paid.reservation) == (OrderState.PAID, True, 2)
+    assert stock_of("brass-dallah") == before - 2
+    assert paid.delivery is not None
+
+
+def test_row_10_paid_after_the_stock_was_sold(client: CheckingClient, order: OrderFactory) -> None:
+    late = order.expired("brass-dallah", 2)
+    set_stock("brass-dallah", 1)
+    assert post(client, order.callback(late)) == 200
+    review = order.again(late)
+    assert review.state is OrderState.NEEDS_REVIEW
+    assert len(review.payments) == 1
+    assert review.delivery is None
+    assert review.reservation == 1
+    assert stock_of("brass-dallah") == 1
+    assert attention(AttentionKind.PAID_SOLD_OUT) is not None
+
+
+def test_row_10_paid_after_it_was_cancelled(client: CheckingClient, order: OrderFactory) -> None:
+    cancelled = order.awaiting()
+    assert orders.cancel(cancelled.id, "customer")
+    assert post(client, order.callback(cancelled)) == 200
+    review = order.again(cancelled)
+    assert review.state is OrderState.NEEDS_REVIEW
+    assert review.delivery is None
+    assert attention(AttentionKind.PAID_CANCELLED) is not None
+
+
+MALFORMED = {
+    "nothing": b"",
+    "no JSON": b"secret=1",
+    "no object": b'["a"]',
+    "a number": b"5",
+    "deep nesting": b'{"secret": ' + b"[" * 4000 + b"]" * 4000 + b"}",
+    "lone surrogate in the secret": b'{"secret": "\\ud800"}',
+    "lone surrogate elsewhere": b'{"secret": "S", "paymentSessionId": "\\udfff"}',
+    "non-ASCII secret": '{"secret": "سر"}'.encode(),
+    "NaN": b'{"secret": "S", "amount": NaN}',
+    "infinity": b'{"secret": "S", "amount": -Infinity}',
+    "duplicate keys": b'{"secret": "S", "secret": "S"}',
+    "missing secret": b'{"invoiceId": "65448ddef4924a5dd1b241a9"}',
+    "empty secret": b'{"secret": ""}',
+    "number as secret": b'{"secret": 12345}',
+    "object as secret": b'{"secret": {"$ne": ""}}',
+    "no UTF-8": b'{"secret": "\xff\xfe"}',
+    "a number of 5,000 digits": b'{"secret": "S", "invoiceId": ' + b"9" * 5000 + b"}",
+}
+
+
+@pytest.mark.parametrize("body", MALFORMED.values(), ids=MALFORMED.keys())
+def test_row_11_what_cannot_be_read_is_refused_and_recorded_without_its_secret(
+    client: CheckingClient, order: OrderFactory, body: bytes
+) -> None:
+    waiting = order.awaiting()
+    secret = order.callback(waiting)["secret"]
+    assert post(client, body.replace(b'"S"', f'"{secret}"'.encode())) == 400
+    [attempt] = rows(CallbackAttempt)
+    assert attempt.outcome is CallbackOutcome.MALFORMED
+    assert attempt.reason
+    assert secret not in attempt.body
+    assert len(attempt.body) <= 500
+    assert not rows(Payment)
+
+
+def test_row_12_a_body_over_8_kib_is_refused(client: CheckingClient, order: OrderFactory) -> None:
+    waiting = order.awaiting()
+    message = order.callback(waiting) | {"padding": "x" * 8192}
+    assert post(client, message) == 413
+    assert not rows(Payment)
+    assert rows(CallbackAttempt, outcome=CallbackOutcome.TOO_LARGE)
+
+
+@pytest.mark.parametrize("content_type", ["", "text/plain", "application/x-www-form-urlencoded", "multipart/form-data"])
+def test_row_13_any_content_type_will_do(client: CheckingClient, order: OrderFactory, content_type: str) -> None:
+    waiting = order.awaiting()
+    assert post(client, order.callback(waiting), content_type=content_type) == 200
+    assert order.again(waiting).state is OrderState.PAID
+
+
+@pytest.mark.parametrize("path", [URL, URL + "/"])
+@pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE"])
+def test_row_14_other_methods_get_405_with_allow(client: CheckingClient, path: str, method: str) -> None:
+    response = client.open(path, method=method)
+    assert response.status_code == 405
+    assert "POST" in response.headers["Allow"]
+
+
+@pytest.mark.parametrize("path", [URL, URL + "/"])
+@pytest.mark.parametrize("base_url", ["http://127.0.0.1:8000", "http://localhost:8000"])
+def test_row_14_both_paths_work_and_none_redirects(new_app: Any, gateway: Any, path: str, base_url: str) -> None:
+    app = new_app(DEMO="on")
+    with app.app_context():
+        factory = OrderFactory(gateway)
+        waiting = factory.awaiting()
+        message = json.dumps(factory.callback(waiting))
+        assert app.test_client().post(path, data=message, base_url=base_url).status_code == 200
+
+
+def test_row_15_numbers_for_ids_are_taken_as_text(client: CheckingClient, order: OrderFactory) -> None:
+    waiting = order.awaiting()
+    assert post(client, order.callback(waiting) | {"paymentSessionId": 42}) == 200
+    assert post(client, order.callback(waiting) | {"paymentSessionId": "42"}) == 200
+    assert [payment.session_id for payment in rows(Payment)] == ["42"]
+
+
+def test_row_16_a_locked_database_is_a_503_that_writes_nothing_and_the_retry_pays(
+    client: CheckingClient, order: OrderFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting = order.awaiting()
+    message = order.callback(waiting)
+    with db.engines["write"].begin() as other:  # the pool of one: nobody else can write now
+        monkeypatch.setattr(db.engines["write"].pool, "_timeout", 0.05)
+        assert post(client, message) == 503
+        other.rollback()
+    assert not rows(CallbackAttempt)
+    assert post(client, message) == 200
+
+
+def test_a_failure_in_the_middle_leaves_nothing_half_written(
+    client: CheckingClient, order: OrderFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting = order.awaiting()
+    message = order.callback(waiting)
+
+    def disk_full(*_: object, **__: object) -> None:
+        raise OperationalError("INSERT", {}, Exception("database or disk is full"))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(payments, "enqueue", disk_full)
+        assert post(client, message) == 503
+    assert not rows(Payment)
+    assert not rows(Delivery)
+    assert order.again(waiting).state is OrderState.AWAITING_PAYMENT
+    assert post(client, message) == 200
+    assert order.again(waiting).state is OrderState.PAID
+
+
+def test_a_callback_is_stored_without_its_secret(client: CheckingClient, order: OrderFactory) -> None:
+    waiting = order.awaiting()
+    message = order.callback(waiting)
+    post(client, message)
+    post(client, message | {"secret": "an-unknown-secret"})
+    kept = " ".join(f"{attempt.body} {attempt.reason}" for attempt in rows(CallbackAttempt))
+    assert message["secret"] not in kept
+    assert "an-unknown-secret" not in kept
+    assert message["invoiceId"] in kept

@@ -1,0 +1,116 @@
+"""Settings: what is missing, malformed or misspelt stops the start with one line that names it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from shop import config
+from shop.config import SETTINGS, SettingError, load
+
+GOOD = {
+    "AMWAL_PROJECT_URL": "https://amwal.exchange/projects/1",
+    "AMWAL_API_KEY": "key",
+    "PUBLIC_URL": "https://shop.example",
+    "SECRET_KEY": "x" * 32,
+}
+
+
+def test_three_settings_are_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(config, "INSTANCE", tmp_path / "instance")
+    values = load({name: GOOD[name] for name in ("AMWAL_PROJECT_URL", "AMWAL_API_KEY", "PUBLIC_URL")})
+    assert values["SHOP_CURRENCY"] == "USD"
+    assert values["SHOP_LOCALES"] == ("en", "ar")
+    assert values["AMWAL_PAYMENT_ORIGINS"] == {"https://amwal.exchange"}
+
+
+@pytest.mark.parametrize("name", ["AMWAL_PROJECT_URL", "AMWAL_API_KEY", "PUBLIC_URL"])
+def test_a_missing_setting_is_named(name: str) -> None:
+    with pytest.raises(SettingError, match=rf"{name} is missing\. Set it in \.env or the environment"):
+        load(GOOD | {name: "  "})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("AMWAL_PROJECT_URL", "amwal.exchange/projects/1"),
+        ("AMWAL_PROJECT_URL", "https://"),
+        ("AMWAL_PROJECT_URL", "https://user:password@amwal.exchange/"),
+        ("AMWAL_PROJECT_URL", "https://amwal.exchange:port/"),
+        ("AMWAL_PROJECT_URL", "http://amwal.exchange/projects/1"),
+        ("AMWAL_API_KEY", "ключ"),
+        ("PUBLIC_URL", "ftp://shop.example"),
+        ("PUBLIC_URL", "http://shop.example"),
+        ("PUBLIC_URL", "https://shop.example/path"),
+        ("AMWAL_PAYMENT_ORIGINS", "amwal.exchange"),
+        ("SECRET_KEY", "short"),
+        ("DATABASE_URL", "mysql://localhost/shop"),
+        ("DATABASE_URL", "sqlite://"),
+        ("DATABASE_URL", "shop.db"),
+        ("SHOP_CURRENCY", "EURO"),
+        ("SHOP_TIMEZONE", "Mars/Olympus"),
+        ("SHOP_ACCENT", "red; }"),
+        ("SHOP_LOCALES", "english"),
+        ("SHOP_LOCALES", ","),
+        ("SHOP_TAX_RATE", "15 %"),
+        ("SHOP_TAX_RATE", "NaN"),
+        ("SHOP_TAX_RATE", "0.125"),
+        ("RESERVATION_MINUTES", "0"),
+        ("RESERVATION_MINUTES", "half an hour"),
+        ("TRUSTED_PROXIES", "-1"),
+        ("DEMO", "onn"),
+    ],
+)
+def test_a_malformed_setting_is_named(name: str, value: str) -> None:
+    with pytest.raises(SettingError) as caught:
+        load(GOOD | {name: value})
+    assert name in caught.value.message
+    assert "\n" not in caught.value.message
+
+
+def test_a_misspelt_setting_is_named_with_what_was_meant() -> None:
+    with pytest.raises(SettingError, match=r"AMWAL_APIKEY is not a setting\. Did you mean AMWAL_API_KEY\?"):
+        load(GOOD | {"AMWAL_APIKEY": "key"})
+
+
+def test_a_refused_value_is_not_repeated() -> None:
+    with pytest.raises(SettingError) as caught:
+        load(GOOD | {"PUBLIC_URL": "sk-secret-pasted-into-the-wrong-line"})
+    assert "sk-secret" not in caught.value.message
+
+
+def test_the_secret_key_is_made_once_and_kept_for_its_owner_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(config, "INSTANCE", tmp_path / "instance")
+    without = {name: value for name, value in GOOD.items() if name != "SECRET_KEY"}
+    first, second = load(without)["SECRET_KEY"], load(without)["SECRET_KEY"]
+    assert first == second
+    assert len(first) >= 48
+    assert (tmp_path / "instance" / "secret_key").stat().st_mode & 0o077 == 0
+
+
+def test_every_setting_is_explained_in_the_example_file() -> None:
+    example = (config.ROOT / ".env.example").read_text()
+    for setting in SETTINGS:
+        assert f"{setting.name}=" in example, f"{setting.name} is not in .env.example"
+
+
+@pytest.mark.parametrize("changes", [{"AMWAL_API_KEY": ""}, {"AMWAL_PROJECT_URL": "no address"}])
+def test_the_command_line_stops_with_one_line(changes: dict[str, str]) -> None:
+    environment = {**os.environ, **GOOD, **changes}
+    result = subprocess.run(
+        [sys.executable, "-m", "flask", "--app", "app", "worker"],
+        cwd=config.ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+    assert result.returncode == 2
+    [line] = result.stderr.strip().splitlines()
+    assert next(iter(changes)) in line
+    assert "Traceback" not in result.stdout + result.stderr

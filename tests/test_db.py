@@ -1,0 +1,217 @@
+"""The two ways to the database, and the migrations that make it."""
+
+import threading
+from datetime import UTC, datetime
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import requests
+from flask import Flask, before_render_template
+from flask_migrate import downgrade, upgrade
+from sqlalchemy import func, inspect, select, text
+from sqlalchemy.exc import OperationalError
+
+import models
+from models import Base, Basket, Category, Heartbeat, now
+from shop import payments
+from shop.db import db, engine, has_wal_reset_fix, in_write, journal_mode, sqlite_library, write
+from tests.conftest import CheckingClient, OrderFactory
+
+
+def test_a_stray_write_on_the_reading_way_raises(app: Flask) -> None:
+    with pytest.raises(OperationalError, match="readonly"):
+        db.session.execute(text("DELETE FROM basket"))
+
+
+def test_write_is_never_nested(app: Flask) -> None:
+    with write(), pytest.raises(RuntimeError, match="never nested"), write():
+        pass
+    assert not in_write()
+
+
+def test_a_failed_block_leaves_nothing(app: Flask) -> None:
+    def fail_in_the_middle() -> None:
+        with write() as session:
+            session.add(Heartbeat(name="nobody", at=now()))
+            session.flush()
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail_in_the_middle()
+    assert db.session.get(Heartbeat, "nobody") is None
+
+
+def test_what_was_written_is_read_at_once(app: Flask) -> None:
+    before = db.session.scalars(select(Category)).all()
+    with write() as session:
+        session.get_one(Category, before[0].id).position = 77
+    assert db.session.get_one(Category, before[0].id).position == 77
+
+
+def test_a_write_takes_its_lock_at_the_start(app: Flask, tmp_path: Path) -> None:
+    with write() as session:
+        session.scalar(select(Category.id))
+        library = sqlite_library()  # the same one: two libraries in one process do not see each other's locks
+        other = library.connect(tmp_path / "shop.db", timeout=0, isolation_level=None)
+        with pytest.raises(library.OperationalError, match="locked"):
+            other.execute("BEGIN IMMEDIATE")
+        other.close()
+
+
+def test_sqlite_is_set_up_to_keep_what_it_acknowledged(app: Flask) -> None:
+    with engine().connect() as connection:
+        pragma = {
+            name: connection.exec_driver_sql(f"PRAGMA {name}").scalar()
+            for name in ("journal_mode", "synchronous", "foreign_keys")
+        }
+    assert pragma["foreign_keys"] == 1
+    assert pragma["journal_mode"] == journal_mode()
+    assert pragma["synchronous"] == (2 if journal_mode() == "wal" else 3)
+
+
+@pytest.mark.parametrize(
+    ("version", "fixed"),
+    [
+        ((3, 40, 1), False),
+        ((3, 44, 5), False),
+        ((3, 44, 6), True),
+        ((3, 45, 0), False),
+        ((3, 50, 6), False),
+        ((3, 50, 7), True),
+        ((3, 51, 2), False),
+        ((3, 51, 3), True),
+        ((3, 53, 4), True),
+    ],
+)
+def test_write_ahead_logging_only_where_it_is_safe(version: tuple[int, ...], fixed: bool) -> None:
+    assert has_wal_reset_fix(version) is fixed
+    assert journal_mode(SimpleNamespace(sqlite_version_info=version)) == ("wal" if fixed else "delete")  # type: ignore[arg-type]
+
+
+def test_times_come_back_aware_and_naive_ones_are_refused(app: Flask) -> None:
+    with write() as session:
+        session.add(Heartbeat(name="clock", at=datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)))
+    assert db.session.get_one(Heartbeat, "clock").at == datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    with pytest.raises(Exception, match="naive"), write() as session:
+        session.add(Heartbeat(name="naive", at=datetime(2026, 1, 2)))  # noqa: DTZ001
+
+
+def test_two_changes_at_once_both_count(app: Flask) -> None:
+    with write() as session:
+        basket = Basket()
+        session.add(basket)
+
+    def bump() -> None:
+        with app.app_context(), write() as session:
+            session.get_one(Basket, basket.id).version += 1
+
+    threads = [threading.Thread(target=bump) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    db.session.expire_all()
+    assert db.session.get_one(Basket, basket.id).version == 20
+
+
+def test_no_transaction_is_open_during_http_or_rendering(
+    app: Flask, client: CheckingClient, order: OrderFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+    put = requests.Session.put
+
+    def watched_put(*args: Any, **kwargs: Any) -> requests.Response:
+        seen.append("inside" if in_write() else "http")
+        return put(*args, **kwargs)
+
+    def watched_rendering(_app: Flask, **_: Any) -> None:
+        seen.append("inside" if in_write() else "rendering")
+
+    monkeypatch.setattr(requests.Session, "put", watched_put)
+    with before_render_template.connected_to(watched_rendering, app):
+        client.fill_basket()
+        client.follow(client.post("/checkout", data=client.checkout_form()))
+    assert {"http", "rendering"} == set(seen)
+
+
+# --- Migrations ------------------------------------------------------------------------------------------------------
+
+
+def fill_every_table(order: OrderFactory) -> None:
+    """Bring rows into every table, by the shop's own rules where they can."""
+    paid, cancelled = order.awaiting(), order.awaiting()
+    order.pay(paid)
+    payments.accept_callback(b"nonsense", "127.0.0.1")
+    order.pay(paid, paymentSessionId="second")
+    with write() as session:
+        staff = models.Staff(email="m@example.com", name="Maha", password_hash="-")
+        basket = Basket(items=[models.BasketItem(product_id=1, quantity=2)])
+        session.add_all([staff, basket, Heartbeat(name="worker", at=now())])
+        session.flush()
+        session.add(models.OrderNote(order_id=cancelled.id, staff_id=staff.id, text="called"))
+        session.add(models.Refund(payment_id=1, amount=100, staff_id=staff.id))
+
+
+def count_rows() -> dict[str, int]:
+    """Rows by table."""
+    with engine().connect() as connection:
+        tables = Base.metadata.sorted_tables
+        return {table.name: connection.scalar(select(func.count()).select_from(table)) or 0 for table in tables}
+
+
+def test_the_migrations_make_what_the_models_say(app: Flask) -> None:
+    result = app.test_cli_runner().invoke(args=["db", "check"])
+    assert result.exit_code == 0, result.output
+
+
+def test_no_row_is_lost_in_any_migration(app: Flask, order: OrderFactory) -> None:
+    fill_every_table(order)
+    before = count_rows()
+    assert all(before.values()), f"a table without rows proves nothing: {before}"
+    revisions = sorted(path.name[:4] for path in (Path(app.root_path) / "migrations" / "versions").glob("*.py"))
+    for revision in revisions[1:]:
+        downgrade(revision=f"{revision}-1")
+        upgrade(revision=revision)
+    upgrade()
+    assert count_rows() == before
+
+
+MIGRATION = """
+import sqlalchemy as sa
+from alembic import op
+
+revision, down_revision = "9999", "{head}"
+
+
+def upgrade():
+    with op.batch_alter_table("orders") as table:
+        table.add_column(sa.Column("gift", sa.Boolean(), server_default=sa.false(), nullable=False))
+        table.alter_column("note", type_=sa.String(900))
+
+
+def downgrade():
+    with op.batch_alter_table("orders") as table:
+        table.drop_column("gift")
+"""
+
+
+def test_rebuilding_a_table_keeps_the_rows_that_refer_to_it(app: Flask, order: OrderFactory, tmp_path: Path) -> None:
+    """SQLite changes a table by copy and drop, which with foreign keys on would take every child row along."""
+    fill_every_table(order)
+    before = count_rows()
+    source = Path(app.root_path) / "migrations"
+    folder = tmp_path / "migrations"
+    (folder / "versions").mkdir(parents=True)
+    for path in (*source.glob("*.*"), *source.glob("versions/*.py")):
+        (folder / path.relative_to(source)).write_bytes(path.read_bytes())
+    head = max(path.name[:4] for path in source.glob("versions/*.py"))
+    (folder / "versions" / "9999_gift.py").write_text(MIGRATION.format(head=head))
+    upgrade(directory=str(folder))
+    assert "gift" in {column["name"] for column in inspect(engine()).get_columns("orders")}
+    assert count_rows() == before
+    with engine().connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA foreign_keys").scalar() == 1
+    downgrade(directory=str(folder), revision="-1")
+    assert count_rows() == before

@@ -1,0 +1,70 @@
+"""Imports point down only, and the sandbox shares no code with the shop."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+OURS = {"app", "models", "amwal", "shop", "sandbox", "stage", "tests"}
+SHOP = ["app.py", "models.py", "amwal.py", *sorted(str(p.relative_to(ROOT)) for p in (ROOT / "shop").rglob("*.py"))]
+
+
+def imports(path: str) -> set[str]:
+    """The modules of ours that a file imports, e.g. `shop.orders`."""
+    found = set()
+    for node in ast.walk(ast.parse((ROOT / path).read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found |= {node.module or ""}
+            if node.module in ("shop", "shop.views"):
+                found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return {name for name in found if name.split(".")[0] in OURS}
+
+
+def level(module: str) -> int:
+    """How high a module stands; it may import only what stands no higher."""
+    if module in ("shop.db", "shop.money", "amwal"):
+        return 0
+    if module == "models":
+        return 1
+    if module.startswith("shop.views") or module == "shop.cli":
+        return 3
+    return 4 if module == "app" else 2
+
+
+@pytest.mark.parametrize("path", SHOP)
+def test_imports_point_down(path: str) -> None:
+    module = path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+    for imported in imports(path) - {"shop", "shop.config"}:
+        assert level(imported) <= level(module), f"{module} imports {imported}, which stands above it"
+
+
+@pytest.mark.parametrize("path", ["amwal.py", "shop/money.py", "shop/config.py"])
+def test_what_can_be_copied_anywhere_imports_nothing_of_ours(path: str) -> None:
+    assert not imports(path)
+
+
+def test_only_app_and_the_command_line_read_the_settings() -> None:
+    readers = {path for path in SHOP if "shop.config" in imports(path)}
+    assert readers <= {"app.py", "shop/cli.py"}
+
+
+def test_nothing_imports_app() -> None:
+    assert not [path for path in SHOP if "app" in imports(path)]
+
+
+@pytest.mark.parametrize(("program", "allowed"), [("sandbox", {"sandbox"}), ("stage", {"stage"})])
+def test_sandbox_and_stage_share_no_code_with_the_shop(program: str, allowed: set[str]) -> None:
+    for path in (ROOT / program).rglob("*.py"):
+        roots = {name.split(".")[0] for name in imports(str(path.relative_to(ROOT)))}
+        assert roots <= allowed, f"{path.name} imports {roots - allowed}"
+
+
+def test_the_clients_module_knows_no_flask() -> None:
+    tree = ast.parse((ROOT / "amwal.py").read_text())
+    named = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    named |= {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert not [name for name in named if "flask" in name]
