@@ -1,0 +1,43 @@
+# The project's commands. What each does stands in README.md, with the plain commands for those without make.
+.DEFAULT_GOAL := help
+VENV ?= .venv
+RUN := $(VENV)/bin/
+
+# The first Python that is new enough; with none, the one there is, so that `install.sh` can name it.
+CANDIDATES := $(PYTHON) python3 python3.13 python3.12 python3.11 python
+PYTHON_FOUND := $(shell for p in $(CANDIDATES); do $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+
+.PHONY: help demo test check format pins catalogues
+
+help:  ## What there is
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(VENV)/installed-%.txt: %.txt
+	@PYTHON="$(PYTHON_FOUND)" stage/install.sh $(VENV) $<
+	@cp $< $@
+
+demo: $(VENV)/installed-requirements.txt  ## Shop, worker and sandbox gateway on this machine: no account, no network
+	@$(RUN)python -m stage
+
+test: $(VENV)/installed-requirements-dev.txt  ## The tests: unit, over HTTP with the sandbox, one purchase in Chromium
+	$(RUN)python -m pytest -m "not slow and not postgres"
+
+check: $(VENV)/installed-requirements-dev.txt  ## What CI adds: lint, types, translations, all browser tests
+	$(RUN)ruff check .
+	$(RUN)ruff format --check .
+	$(RUN)mypy
+	$(RUN)python -m pytest -m "slow or postgres"
+
+format: $(VENV)/installed-requirements-dev.txt  ## Format the code
+	$(RUN)ruff check --fix .
+	$(RUN)ruff format .
+
+pins:  ## Make requirements*.txt anew from pyproject.toml (needs uv)
+	uv pip compile pyproject.toml $(PIN) -o requirements.txt
+	uv pip compile pyproject.toml --group dev -c requirements.txt $(PIN) -o requirements-dev.txt
+PIN := --universal --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --python-version 3.11 -q
+
+catalogues: $(VENV)/installed-requirements-dev.txt  ## Bring translations/ up to date with the texts in code and templates
+	$(RUN)pybabel -q extract -F translations/babel.cfg -o translations/messages.pot --omit-header --no-location --sort-output .
+	$(RUN)pybabel -q update -i translations/messages.pot -d translations --omit-header --no-fuzzy-matching
+	$(RUN)pybabel -q compile -d translations

@@ -1,0 +1,1 @@
+"""Starts, watches and ends the programs of a demonstration. It imports neither shop nor sandbox: it runs them."""

@@ -1,0 +1,44 @@
+"""This machine's addresses and free ports."""
+
+import socket
+import sys
+
+LOOPBACK = "127.0.0.1"
+
+
+def lan_address() -> str:
+    """The IPv4 address under which phones in the same network reach this machine, or loopback if there is none.
+
+    Connecting a UDP socket sends nothing; it only asks the system which of its addresses it would use.
+    """
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("10.255.255.255", 9))
+            address = str(probe.getsockname()[0])
+        except OSError:
+            return LOOPBACK
+    return address if can_listen(address, 0) else LOOPBACK
+
+
+def free_port(host: str, wanted: int) -> int:
+    """The wanted port, or the next one that nobody uses on this host and on loopback.
+
+    Raises:
+        OSError: if the next fifty are all taken.
+    """
+    for port in range(wanted, wanted + 50):
+        if can_listen(host, port) and can_listen(LOOPBACK, port):
+            return port
+    raise OSError(f"ports {wanted} to {wanted + 49} are all in use")
+
+
+def can_listen(host: str, port: int) -> bool:
+    """Whether a server could listen there now."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        if sys.platform != "win32":  # there, the option would let two servers share a port
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True
