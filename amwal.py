@@ -163,6 +163,8 @@ class Client:
             except (requests.RequestException, OSError, ValueError) as error:
                 cause = "took too long" if cutter.has_cut else type(error).__name__
                 raise Unavailable(f"no answer from the gateway ({cause})") from error
+        if cutter.has_cut:  # cut in the headers, a reply looks complete and empty
+            raise Unavailable("no answer from the gateway (took too long)")
         return parse_invoice(content, self._origins)
 
 

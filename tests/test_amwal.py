@@ -1,0 +1,347 @@
+"""The gateway's client: what it sends, what it takes for an invoice, and how long it waits."""
+
+import base64
+import gzip
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import amwal
+from shop.payments import draw_qr
+
+ORIGINS = {"https://amwal.exchange"}
+PNG = draw_qr("https://amwal.exchange/en/invoice/65448ddef4924a5dd1b241a9")
+DATA = {
+    "invoiceId": "65448ddef4924a5dd1b241a9",
+    "url": "https://amwal.exchange/en/invoice/65448ddef4924a5dd1b241a9",
+    "QR": "data:image/png;base64," + base64.b64encode(PNG).decode(),
+    "secret": "0927f7cc-98a7-4b67-a8b5-254fe46227dd",
+    "status": 1,
+}
+
+
+def reply(err: object = 0, **changes: object) -> bytes:
+    """A reply of the gateway, changed; `None` leaves a field out."""
+    data = {name: value for name, value in (DATA | changes).items() if value is not None}
+    return json.dumps({"data": data, "err": err}).encode()
+
+
+# --- Reading replies -------------------------------------------------------------------------------------------------
+
+
+def test_the_documented_reply_is_an_invoice() -> None:
+    invoice = amwal.parse_invoice(reply(), ORIGINS)
+    assert (invoice.id, invoice.url, invoice.secret) == (DATA["invoiceId"], DATA["url"], DATA["secret"])
+    assert invoice.qr == PNG
+
+
+def test_a_qr_may_come_as_bare_base64() -> None:
+    assert amwal.parse_invoice(reply(QR=base64.b64encode(PNG).decode()), ORIGINS).qr == PNG
+
+
+@pytest.mark.parametrize(
+    "qr",
+    [
+        None,
+        "",
+        7,
+        "data:image/svg+xml;base64," + base64.b64encode(b"<svg/>").decode(),
+        base64.b64encode(b"<html>").decode(),
+        "data:image/png;base64,!!!",
+        base64.b64encode(PNG[:-20]).decode(),
+        base64.b64encode(PNG.replace(b"IDAT", b"IDAT", 1)[:60] + b"\x00" + PNG[61:]).decode(),
+        base64.b64encode(PNG + b"\x00" * 70_000).decode(),
+    ],
+    ids=["missing", "empty", "number", "svg", "html", "no base64", "cut short", "broken", "over 64 KiB"],
+)
+def test_a_qr_that_is_no_png_is_left_out(qr: object) -> None:
+    assert amwal.parse_invoice(reply(QR=qr), ORIGINS).qr is None
+
+
+@pytest.mark.parametrize("err", [1, "0", None, True, -1, [0]])
+def test_err_other_than_0_is_a_refusal(err: object) -> None:
+    with pytest.raises(amwal.Refused):
+        amwal.parse_invoice(reply(err), ORIGINS)
+
+
+@pytest.mark.parametrize("name", ["invoiceId", "url", "secret"])
+@pytest.mark.parametrize("value", [None, "", 5, ["x"], "х", "a\x00b", "x" * 3000])
+def test_a_field_that_is_not_as_promised_is_a_bad_reply(name: str, value: object) -> None:
+    with pytest.raises(amwal.BadReply):
+        amwal.parse_invoice(reply(**{name: value}), ORIGINS)
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>", b"[]", b"5", b'{"err": 0}', b'{"err": 0, "data": []}', b"\xff"])
+def test_what_is_no_such_object_is_a_bad_reply(content: bytes) -> None:
+    with pytest.raises(amwal.BadReply):
+        amwal.parse_invoice(content, ORIGINS)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "javascript:alert(1)",
+        "data:text/html,x",
+        "http://amwal.exchange/en/invoice/1",
+        "https://amwal.exchange.evil.example/1",
+        "https://evil.example/amwal.exchange",
+        "https://amwal.exchange@evil.example/",
+        "https://amwal.exchange:8443/1",
+        "//amwal.exchange/1",
+        "https://amwal.exchange/\n1",
+        "https://amwal.exchange/ 1",
+        "https://amwal.exchange\\@evil.example",
+        "https://[broken/",
+        'https://amwal.exchange/"><script>',
+    ],
+)
+def test_a_payment_url_that_must_not_be_shown_is_a_bad_reply(url: str) -> None:
+    with pytest.raises(amwal.BadReply, match="url"):
+        amwal.parse_invoice(reply(url=url), ORIGINS)
+
+
+def test_a_secret_inside_the_url_is_a_bad_reply_that_does_not_repeat_it() -> None:
+    with pytest.raises(amwal.BadReply, match="secret") as caught:
+        amwal.parse_invoice(reply(url=f"{DATA['url']}?s={DATA['secret']}"), ORIGINS)
+    assert str(DATA["secret"]) not in str(caught.value)
+
+
+def test_the_secret_shows_in_no_representation() -> None:
+    assert str(DATA["secret"]) not in repr(amwal.parse_invoice(reply(), ORIGINS))
+    callback = amwal.parse_callback(json.dumps({"secret": DATA["secret"]}).encode())
+    assert str(DATA["secret"]) not in repr(callback)
+
+
+# --- Reading callbacks -----------------------------------------------------------------------------------------------
+
+
+@given(
+    st.binary(max_size=200)
+    | st.recursive(
+        st.none() | st.text() | st.floats() | st.integers(),
+        lambda kids: st.lists(kids) | st.dictionaries(st.sampled_from(["secret", "invoiceId", "x"]), kids),
+    ).map(lambda value: json.dumps(value).encode())
+)
+def test_whatever_arrives_is_a_callback_or_a_bad_callback(body: bytes) -> None:
+    try:
+        callback = amwal.parse_callback(body)
+    except amwal.BadCallback:
+        return
+    assert callback.secret.isascii()
+    assert len(callback.invoice_id) <= 200
+    assert "\x00" not in callback.invoice_id + callback.session_id
+
+
+# --- Over the wire ---------------------------------------------------------------------------------------------------
+
+Behaviour = Callable[[socket.socket, bytes], None]
+
+
+class Gateway:
+    """A gateway that misbehaves at the level of sockets; `requests` holds what arrived."""
+
+    def __init__(self) -> None:
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.requests: list[bytes] = []
+        self.behaviours: list[Behaviour] = []
+        self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}/projects/1"
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self.listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._answer, args=(connection,), daemon=True).start()
+
+    def _answer(self, connection: socket.socket) -> None:
+        with connection:
+            received = b""
+            while b"\r\n\r\n" not in received or not received.rstrip().endswith(b"}"):
+                chunk = connection.recv(65536)
+                if not chunk:
+                    return
+                received += chunk
+            self.requests.append(received)
+            behave = self.behaviours.pop(0) if len(self.behaviours) > 1 else self.behaviours[0]
+            try:
+                behave(connection, received)
+            except OSError:
+                return
+
+    def client(self) -> amwal.Client:
+        """A client of this gateway."""
+        return amwal.Client(self.url, "the-key", ORIGINS)
+
+
+def answer(status: str, body: bytes = b"", *headers: str) -> Behaviour:
+    """Answer and close."""
+
+    def behave(connection: socket.socket, _: bytes) -> None:
+        lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", "Connection: close", *headers]
+        connection.sendall("\r\n".join(lines).encode() + b"\r\n\r\n" + body)
+
+    return behave
+
+
+def drip(before: bytes) -> Behaviour:
+    """Send a beginning, then a byte each tenth of a second, for longer than anybody should wait."""
+
+    def behave(connection: socket.socket, _: bytes) -> None:
+        connection.sendall(before)
+        for _second in range(200):
+            connection.sendall(b"x")
+            time.sleep(0.1)
+
+    return behave
+
+
+def reset(connection: socket.socket, _: bytes) -> None:
+    """Break off in the middle of the reply."""
+    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{")
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")
+
+
+@pytest.fixture
+def bad_gateway() -> Iterator[Gateway]:
+    gateway = Gateway()
+    yield gateway
+    gateway.listener.shutdown(socket.SHUT_RDWR)
+    gateway.listener.close()
+
+
+def ask(client: amwal.Client, amount: str = "47.20") -> amwal.Invoice:
+    """Ask for an invoice."""
+    return client.create_invoice(
+        amount=Decimal(amount),
+        header="Order A-1042",
+        description="1 × قهوة",
+        success_url="https://shop.example/s",
+        cancel_url="https://shop.example/c",
+    )
+
+
+def test_the_put_is_as_documented(bad_gateway: Gateway) -> None:
+    bad_gateway.behaviours = [answer("200 OK", reply())]
+    assert ask(bad_gateway.client()).id == DATA["invoiceId"]
+    head, _, body = bad_gateway.requests[0].partition(b"\r\n\r\n")
+    assert head.startswith(b"PUT /projects/1 HTTP/1.1\r\n")
+    assert b"\r\nAuthorization: Bearer the-key\r\n" in head + b"\r\n"
+    assert b"application/json" in head
+    assert json.loads(body) == {
+        "amount": 47.2,
+        "header": "Order A-1042",
+        "description": "1 × قهوة",
+        "successUrl": "https://shop.example/s",
+        "cancelUrl": "https://shop.example/c",
+    }
+
+
+@pytest.mark.parametrize("amount", ["47.20", "0.30000000000000004", "0.1", "5", "1000000000000000000.01", "4.720"])
+def test_the_amount_goes_out_exactly(bad_gateway: Gateway, amount: str) -> None:
+    bad_gateway.behaviours = [answer("200 OK", reply())]
+    ask(bad_gateway.client(), amount)
+    assert f'"amount": {amount},'.encode() in bad_gateway.requests[0]
+
+
+@pytest.mark.parametrize("status", ["401 Unauthorized", "403 Forbidden"])
+def test_a_rejected_key_is_not_tried_again(bad_gateway: Gateway, status: str) -> None:
+    bad_gateway.behaviours = [answer(status)]
+    with pytest.raises(amwal.KeyRejected):
+        ask(bad_gateway.client())
+    assert len(bad_gateway.requests) == 1
+
+
+def test_a_redirect_is_not_followed(bad_gateway: Gateway) -> None:
+    bad_gateway.behaviours = [answer("307 Temporary Redirect", b"", f"Location: {bad_gateway.url}")]
+    with pytest.raises(amwal.Refused, match="redirect"):
+        ask(bad_gateway.client())
+    assert len(bad_gateway.requests) == 1
+
+
+@pytest.mark.parametrize("status", ["429 Too Many Requests", "500 Internal Server Error", "503 Busy"])
+def test_a_gateway_that_is_not_ready_is_tried_twice_more(bad_gateway: Gateway, status: str) -> None:
+    bad_gateway.behaviours = [answer(status), answer(status), answer("200 OK", reply())]
+    assert ask(bad_gateway.client()).id == DATA["invoiceId"]
+    assert len(bad_gateway.requests) == 3
+
+
+def test_no_more_than_two_retries(bad_gateway: Gateway) -> None:
+    bad_gateway.behaviours = [answer("500 Error")]
+    with pytest.raises(amwal.Unavailable) as caught:
+        ask(bad_gateway.client())
+    assert caught.value.retryable
+    assert len(bad_gateway.requests) == 3
+
+
+def test_retry_after_is_kept_to_or_the_try_given_up(bad_gateway: Gateway) -> None:
+    bad_gateway.behaviours = [answer("429 Slow down", b"", "Retry-After: 60")]
+    started = time.monotonic()
+    with pytest.raises(amwal.Unavailable):
+        ask(bad_gateway.client())
+    assert len(bad_gateway.requests) == 1
+    assert time.monotonic() - started < 1
+
+
+def test_a_reset_in_the_middle_is_tried_again(bad_gateway: Gateway) -> None:
+    bad_gateway.behaviours = [reset, answer("200 OK", reply())]
+    assert ask(bad_gateway.client()).id == DATA["invoiceId"]
+
+
+def test_nobody_listening_is_unavailable() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as gone:
+        port = gone.getsockname()[1]
+    with pytest.raises(amwal.Unavailable):
+        ask(amwal.Client(f"http://127.0.0.1:{port}/projects/1", "the-key", ORIGINS))
+
+
+@pytest.mark.parametrize(
+    "before",
+    [b"", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n"],
+    ids=["from the first byte", "in the headers", "in the body"],
+)
+def test_a_drip_ends_at_the_deadline(bad_gateway: Gateway, before: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(amwal, "DEADLINE", 1.0)
+    bad_gateway.behaviours = [drip(before)]
+    started = time.monotonic()
+    with pytest.raises(amwal.Unavailable, match="took too long"):
+        ask(bad_gateway.client())
+    assert time.monotonic() - started < 2
+
+
+@pytest.mark.parametrize("body", [b"x" * 300_000, gzip.compress(b"x" * 50_000_000)], ids=["huge", "compressed bomb"])
+def test_a_reply_over_256_kib_is_not_read_on(bad_gateway: Gateway, body: bytes) -> None:
+    headers = ["Content-Encoding: gzip"] if body.startswith(b"\x1f\x8b") else []
+    bad_gateway.behaviours = [answer("200 OK", body, *headers)]
+    with pytest.raises(amwal.BadReply, match="larger"):
+        ask(bad_gateway.client())
+
+
+def test_broken_compression_is_a_bad_reply(bad_gateway: Gateway) -> None:
+    bad_gateway.behaviours = [answer("200 OK", b"no gzip", "Content-Encoding: gzip")]
+    with pytest.raises(amwal.BadReply):
+        ask(bad_gateway.client())
+
+
+def test_the_environment_cannot_reroute_requests(bad_gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    bad_gateway.behaviours = [answer("200 OK", reply())]
+    assert ask(bad_gateway.client()).id == DATA["invoiceId"]
+
+
+def test_one_connection_serves_several_invoices(gateway: Any) -> None:
+    client = amwal.Client(gateway.project_url, "a-key-for-tests", {"http://127.0.0.1:8001"})
+    ids = {ask(client).id for _ in range(5)}
+    assert len(ids) == 5
+    [pool] = client._session.get_adapter("http://").poolmanager.pools._container.values()  # type: ignore[attr-defined]
+    assert pool.num_connections == 1

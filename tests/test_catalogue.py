@@ -1,0 +1,144 @@
+"""The catalogue: what is found, in which order, page by page."""
+
+import pytest
+from flask import Flask
+from sqlalchemy import event, select
+
+from models import Category, Product
+from shop import catalogue
+from shop.catalogue import PAGE, Sort, fold, products, searchable
+from shop.db import db, write
+from tests.conftest import CheckingClient, set_stock
+from tests.pages import Page, heading
+
+
+def slugs(page: catalogue.Page) -> list[str]:
+    """The products of a page."""
+    return [product.slug for product in page.products]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("أحمد", "احمد"),
+        ("آسيا", "اسيا"),
+        ("قَهْوَة", "قهوة"),
+        ("قهوة", "قهوه"),
+        ("على", "علي"),
+        ("حـــراز", "حراز"),
+        ("٢٥٠", "250"),
+        ("Café", "cafe"),
+        ("ＤＡＬＬＡＨ", "dallah"),
+    ],
+)
+def test_search_takes_spellings_for_the_same_word(one: str, other: str) -> None:
+    assert fold(one) == fold(other)
+
+
+@pytest.mark.parametrize(
+    ("query", "slug"),
+    [
+        ("dallah", "brass-dallah"),
+        ("دله", "brass-dallah"),
+        ("هيل أخضر", "green-cardamom"),
+        ("yemen 250", "haraz-single-origin"),
+        ("HONEY sidr", "sidr-honey"),
+    ],
+)
+def test_every_word_must_be_found_in_any_language(app: Flask, query: str, slug: str) -> None:
+    assert slug in slugs(products(query))
+    assert not slugs(products(f"{query} nonsense"))
+
+
+@pytest.mark.parametrize("query", ["%", "_", "\\", "100%"])
+def test_wildcards_are_letters(app: Flask, query: str) -> None:
+    assert not slugs(products(query))
+
+
+def test_sorting(app: Flask) -> None:
+    prices = [product.price for product in products(sort=Sort.PRICE).products]
+    assert prices == sorted(prices)
+    assert [product.price for product in products(sort=Sort.PRICE_DOWN).products] == prices[::-1]
+    newest = [product.id for product in products(sort=Sort.NEWEST).products]
+    assert newest == sorted(newest, reverse=True)
+
+
+def add_products(count: int) -> None:
+    """Add products of equal price and position, which keyset pages must still tell apart."""
+    with write() as session:
+        category = session.scalars(select(Category)).first()
+        assert category is not None
+        for number in range(count):
+            name = {"en": f"Bulk {number}"}
+            product = Product(slug=f"bulk-{number}", category_id=category.id, name=name, subtitle={}, description={})
+            product.price, product.image, product.search = 999, "img/products/cup.svg", searchable(name)
+            session.add(product)
+
+
+@pytest.mark.parametrize("sort", list(Sort))
+def test_pages_show_every_product_once(app: Flask, sort: Sort) -> None:
+    add_products(60)
+    seen: list[str] = []
+    after: str | None = ""
+    while after is not None:
+        page = products(sort=sort, after=after)
+        assert len(page.products) <= PAGE
+        seen += slugs(page)
+        after = page.next_after
+    assert len(seen) == len(set(seen)) == 76
+
+
+@pytest.mark.parametrize("after", ["nonsense", "1", "1.2.3", "-1.5", "٣.٤", "9" * 30, "1.2; DROP TABLE product"])
+def test_a_broken_place_in_the_list_starts_at_the_beginning(client: CheckingClient, after: str) -> None:
+    response = client.get("/", query_string={"after": after})
+    assert response.status_code == 200
+
+
+def test_the_list_takes_two_queries_however_long_it_is(app: Flask) -> None:
+    add_products(60)
+    statements: list[str] = []
+    event.listen(db.engine, "before_cursor_execute", lambda *args: statements.append(args[2]))
+    app.test_client().get("/", base_url="http://127.0.0.1:8000")
+    assert len(statements) == 2
+
+
+def test_the_pages(client: CheckingClient) -> None:
+    assert "Brass Dallah" in client.get("/").text
+    assert "Brass Dallah" in client.get("/?category=gear").text
+    assert "Brass Dallah" not in client.get("/?category=beans").text
+    assert client.get("/?category=shoes").status_code == 404
+    assert client.get("/?q=nothing+like+this").status_code == 200
+    assert heading(client.get("/products/brass-dallah").text) == "Brass Dallah"
+    assert client.get("/products/none").status_code == 404
+
+
+def test_in_arabic_the_page_runs_from_right_to_left(client: CheckingClient) -> None:
+    page = client.get("/products/brass-dallah?lang=ar").text
+    [root] = Page(page).all("html")
+    assert (root["lang"], root["dir"]) == ("ar", "rtl")
+    assert heading(page) == "دلّة نحاسية"
+
+
+def test_stock_is_told(client: CheckingClient) -> None:
+    set_stock("stoneware-cup", 3)
+    assert "3 left" in client.get("/products/stoneware-cup").text
+    set_stock("stoneware-cup", 0)
+    assert "Sold out" in client.get("/products/stoneware-cup").text
+
+
+def test_a_withdrawn_product_is_not_shown(client: CheckingClient) -> None:
+    with write() as session:
+        session.scalars(select(Product).filter_by(slug="stoneware-cup")).one().active = False
+    assert client.get("/products/stoneware-cup").status_code == 404
+    assert "Stoneware Cup" not in client.get("/").text
+
+
+def test_a_script_in_a_products_name_is_inert(client: CheckingClient) -> None:
+    with write() as session:
+        product = session.scalars(select(Product).filter_by(slug="stoneware-cup")).one()
+        product.name = {"en": "<script>alert(1)</script>"}
+        product.description = {"en": '"><img src=x onerror=alert(1)>'}
+    for path in ("/", "/products/stoneware-cup"):
+        page = client.get(path).text  # the client refuses pages with anything inline
+        assert "<script>alert" not in page
+        assert "&lt;script&gt;" in page
