@@ -61,8 +61,7 @@ def init_cookies(app: Flask) -> None:
         PERMANENT_SESSION_LIFETIME=timedelta(days=30),
         LANGUAGE_COOKIE=f"{name}_language",
         WTF_CSRF_TIME_LIMIT=None,  # as long as the session: a basket may wait for days
-        MAX_CONTENT_LENGTH=1024 * 1024,
-        MAX_FORM_MEMORY_SIZE=64 * 1024,
+        MAX_CONTENT_LENGTH=64 * 1024,  # bytes; the largest form has some 2 KB
     )
 
 

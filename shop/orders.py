@@ -85,12 +85,16 @@ class Offer:
         return _signer().dumps(asdict(self))
 
 
-def read_offer(checkout_key: str) -> Offer | None:
-    """What a checkout form showed, or None if its key is not one of ours."""
+def read_offer(checkout_key: str) -> Offer:
+    """What a checkout form showed.
+
+    Raises:
+        BasketChanged: if the key is not one of ours: nothing is known of what was shown.
+    """
     try:
         return Offer(**_signer().loads(checkout_key))
     except BadSignature:
-        return None
+        raise BasketChanged from None
 
 
 def _signer() -> URLSafeSerializer:

@@ -43,7 +43,8 @@ class CheckingClient(FlaskClient):
 
     def open(self, *args: Any, **kwargs: Any) -> TestResponse:
         kwargs.setdefault("base_url", PUBLIC_URL)
-        response = super().open(*args, **kwargs)
+        with self.application.app_context():  # as in production, nothing is shared between requests
+            response = super().open(*args, **kwargs)
         if response.mimetype == "text/html" and not 300 <= response.status_code < 400 and response.data:
             check_page(response.text)
         return response

@@ -223,9 +223,10 @@ def test_row_11_what_cannot_be_read_is_refused_and_recorded_without_its_secret(
     assert not rows(Payment)
 
 
-def test_row_12_a_body_over_8_kib_is_refused(client: CheckingClient, order: OrderFactory) -> None:
+@pytest.mark.parametrize("size", [8192, 1_000_000])
+def test_row_12_a_body_over_8_kib_is_refused(client: CheckingClient, order: OrderFactory, size: int) -> None:
     waiting = order.awaiting()
-    message = order.callback(waiting) | {"padding": "x" * 8192}
+    message = order.callback(waiting) | {"padding": "x" * size}
     assert post(client, message) == 413
     assert not rows(Payment)
     assert rows(CallbackAttempt, outcome=CallbackOutcome.TOO_LARGE)

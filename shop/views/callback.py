@@ -4,6 +4,7 @@ Last stop on the money's way. What a callback means is `payments.accept_callback
 """
 
 import logging
+import sys
 
 from flask import Blueprint, request
 from flask.typing import ResponseReturnValue
@@ -27,6 +28,7 @@ def receive() -> ResponseReturnValue:
     Any Content-Type will do, since the body is checked anyway. One byte over the limit is read, which is enough to
     refuse the rest.
     """
+    request.max_content_length = sys.maxsize  # "too large" is for `accept_callback` to say, which records it
     body = request.stream.read(amwal.CALLBACK_LIMIT + 1)
     try:
         outcome = payments.accept_callback(body, request.remote_addr or "")

@@ -32,11 +32,11 @@ def submit() -> ResponseReturnValue:
     Sent twice (impatience, two tabs, the back button), it leads to the same order: see `orders.Offer`.
     """
     sent = CheckoutForm()
-    offer = orders.read_offer(sent.checkout_key.data or "")
-    sent.country.choices, sent.delivery.choices = countries(), [(slug, slug) for slug in offer.totals] if offer else []
-    if offer is None or not sent.validate_on_submit():
-        return _page(sent, status=422)
     try:
+        offer = orders.read_offer(sent.checkout_key.data or "")
+        sent.country.choices, sent.delivery.choices = countries(), [(slug, slug) for slug in offer.totals]
+        if not sent.validate_on_submit():
+            return _page(sent, status=422)
         order = orders.place(offer, sent.contact(), sent.delivery.data, str(get_locale()))
     except orders.Refusal as refused:
         return _page(sent, notice=refused.message, status=422)

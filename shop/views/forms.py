@@ -8,7 +8,7 @@ from flask_babel import get_locale
 from flask_babel import lazy_gettext as _
 from flask_wtf import FlaskForm
 from wtforms import HiddenField, RadioField, SelectField, StringField, TextAreaField
-from wtforms.validators import InputRequired, Length, Optional, Regexp
+from wtforms.validators import DataRequired, InputRequired, Length, Optional, Regexp
 
 NO_COUNTRIES = frozenset({"EU", "EZ", "UN", "ZZ", "QO", "XA", "XB", "AC", "CP", "CQ", "DG", "EA", "IC", "TA"})
 _UNSEEN = frozenset({"Cc", "Cs", "Cn", "Co"})  # control characters, surrogates, unassigned and private ones
@@ -34,7 +34,7 @@ def countries() -> list[tuple[str, str]]:
 def _line(
     label: Any, most: int, autocomplete: str, *, required: bool = True, more: tuple[Any, ...] = ()
 ) -> StringField:
-    presence = InputRequired(_("Please fill this in.")) if required else Optional()
+    presence = DataRequired(_("Please fill this in.")) if required else Optional()
     length = Length(max=most, message=_("Please keep it under %(most)s characters.", most=most))
     filters: list[Callable[[str | None], str | None]] = [one_line]
     return StringField(

@@ -20,7 +20,6 @@ from shop.views import browser
 def init_texts(app: Flask) -> None:
     """Set up languages, filters and the variables that every template has."""
     Babel(app, locale_selector=choose_locale, default_timezone=app.config["SHOP_TIMEZONE"])
-    app.jinja_env.add_extension("jinja2.ext.i18n")
     filters = (("money", money), ("localized", localized), ("clock", clock), ("day", day), ("moment", moment))
     app.jinja_env.filters.update(filters)
     app.jinja_env.globals.update(asset=asset, shop=Shop(app))

@@ -1,0 +1,384 @@
+"""Checkout: one order however often it is submitted, at the price that was seen, with errors at their fields."""
+
+import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from flask import Flask
+from sqlalchemy import select
+
+from models import (
+    AttentionKind,
+    Basket,
+    DeliveryOption,
+    GatewayCall,
+    Invoice,
+    LineKind,
+    Order,
+    OrderState,
+    Product,
+    StockMovement,
+)
+from shop import orders, payments
+from shop.db import write
+from tests.conftest import PUBLIC_URL, CheckingClient, OrderFactory, attention, rows, set_stock, stock_of
+from tests.pages import Page, heading
+
+
+def test_the_whole_way_from_basket_to_the_payment_page(client: CheckingClient, gateway: Any) -> None:
+    before = stock_of("brass-dallah")
+    client.fill_basket("brass-dallah", 2)
+    page = client.follow(client.post("/checkout", data=client.checkout_form(delivery="express"))).text
+    [order] = rows(Order)
+    assert order.state is OrderState.AWAITING_PAYMENT
+    assert order.total == 2 * 6400 + 1200
+    assert [(line.kind, line.quantity, line.price) for line in order.lines] == [
+        (LineKind.PRODUCT, 2, 6400),
+        (LineKind.DELIVERY, 1, 1200),
+    ]
+    assert stock_of("brass-dallah") == before - 2
+    assert heading(page) == "Pay $140.00"
+    assert order.invoice is not None
+    assert order.invoice.url in {link.get("href") for link in Page(page).all("a")}
+    at_the_gateway = gateway.invoice(order.invoice.gateway_id)
+    assert f"{at_the_gateway.amount:f}" == "140.00"
+    assert order.number in at_the_gateway.header
+    assert at_the_gateway.success_url == f"{PUBLIC_URL}/orders/{order.token}?returned=success"
+    assert at_the_gateway.cancel_url == f"{PUBLIC_URL}/orders/{order.token}?returned=cancel"
+
+
+def test_the_secret_is_kept_as_a_digest_only(client: CheckingClient, order: OrderFactory, tmp_path: Any) -> None:
+    waiting = order.awaiting()
+    secret = order.callback(waiting)["secret"]
+    page = client.get(f"/orders/{waiting.token}?key={waiting.key}").text
+    assert secret not in page
+    stored = b"".join(file.read_bytes() for file in tmp_path.glob("shop.db*"))
+    assert secret.encode() not in stored
+    assert payments.digest(secret).encode() in stored
+
+
+def test_submitted_again_it_is_the_same_order(client: CheckingClient) -> None:
+    client.fill_basket()
+    form = client.checkout_form()
+    places = {client.post("/checkout", data=form).headers["Location"] for _ in range(3)}
+    assert len(places) == 1
+    assert len(rows(Order)) == len(rows(Invoice)) == 1
+
+
+def test_submitted_from_two_tabs_at_once_it_is_one_order(app: Flask, client: CheckingClient) -> None:
+    client.fill_basket()
+    form = client.checkout_form()
+    cookie = client.get_cookie(app.config["SESSION_COOKIE_NAME"], "127.0.0.1")
+    assert cookie is not None
+
+    def submit(_: int) -> str:
+        tab = app.test_client()
+        tab.set_cookie(cookie.key, cookie.value, domain="127.0.0.1")
+        return tab.post("/checkout", data=form).headers["Location"]
+
+    with ThreadPoolExecutor(8) as tabs:
+        places = set(tabs.map(submit, range(8)))
+    assert len(places) == 1
+    assert len(rows(Order)) == len(rows(Invoice)) == 1
+    assert len(rows(GatewayCall)) == 1
+
+
+def test_the_last_one_goes_to_one_of_fifty(app: Flask) -> None:
+    set_stock("finjan-set", 1)
+    buyers = [app.test_client() for _ in range(50)]
+    forms = []
+    for buyer in buyers:
+        assert isinstance(buyer, CheckingClient)
+        buyer.fill_basket("finjan-set")
+        forms.append(buyer.checkout_form())
+
+    def submit(number: int) -> int:
+        return buyers[number].post("/checkout", data=forms[number]).status_code
+
+    with ThreadPoolExecutor(16) as crowd:
+        statuses = list(crowd.map(submit, range(50)))
+    assert sorted(set(statuses)) == [303, 422]
+    assert statuses.count(303) == 1
+    assert stock_of("finjan-set") == 0
+    assert len(rows(Order)) == 1
+    loser = buyers[statuses.index(422)]
+    assert "Finjan Set" in loser.get("/basket").text
+
+
+def test_nothing_in_the_form_changes_the_price(client: CheckingClient) -> None:
+    client.fill_basket("brass-dallah")
+    form = client.checkout_form(price="1", total="1", amount="0.01", currency="IRR", delivery_charge="0", product="x")
+    client.post("/checkout", data=form)
+    [order] = rows(Order)
+    assert (order.total, order.currency) == (6400, "USD")
+
+
+@pytest.mark.parametrize("key", ["", "nonsense", "e30.sig", "W10.x"])
+def test_a_forged_checkout_key_shows_the_form_again(client: CheckingClient, key: str) -> None:
+    client.fill_basket()
+    response = client.post("/checkout", data=client.checkout_form(checkout_key=key))
+    assert response.status_code == 422
+    assert "basket has changed" in response.text
+    assert not rows(Order)
+
+
+def test_a_changed_price_must_be_confirmed(client: CheckingClient) -> None:
+    client.fill_basket("brass-dallah")
+    form = client.checkout_form()
+    with write() as session:
+        session.scalars(select(Product).filter_by(slug="brass-dallah")).one().price = 7000
+    response = client.post("/checkout", data=form)
+    assert response.status_code == 422
+    assert "$70.00" in response.text
+    assert "total has changed" in response.text
+    assert "Sara Haddad" in response.text
+    assert not rows(Order)
+    client.post("/checkout", data=client.checkout_form())
+    assert rows(Order)[0].total == 7000
+
+
+def test_a_changed_delivery_charge_must_be_confirmed(client: CheckingClient) -> None:
+    client.fill_basket()
+    form = client.checkout_form(delivery="express")
+    with write() as session:
+        session.scalars(select(DeliveryOption).filter_by(slug="express")).one().price = 1500
+    assert client.post("/checkout", data=form).status_code == 422
+    assert not rows(Order)
+
+
+def test_a_basket_changed_in_another_tab_must_be_looked_at_again(client: CheckingClient) -> None:
+    client.fill_basket()
+    form = client.checkout_form()
+    client.fill_basket()
+    response = client.post("/checkout", data=form)
+    assert response.status_code == 422
+    assert "basket has changed" in response.text
+    assert not rows(Order)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("name", ""),
+        ("name", "x" * 121),
+        ("email", "sara"),
+        ("email", "sara@example"),
+        ("email", "sara@exam ple.com"),
+        ("email", "sara@example.com\nBcc: everybody@example.com"),
+        ("email", "سارة@example.com"),
+        ("phone", "call me"),
+        ("address", " \t "),
+        ("city", ""),
+        ("country", "ZZ"),
+        ("country", ""),
+        ("note", "x" * 501),
+    ],
+)
+def test_an_error_stands_at_its_field_and_the_input_is_kept(client: CheckingClient, name: str, value: str) -> None:
+    client.fill_basket()
+    response = client.post("/checkout", data=client.checkout_form(**{name: value, "region": "Kept Region"}))
+    assert response.status_code == 422
+    assert not rows(Order)
+    page = Page(response.text)
+    fields = [one for tag in ("input", "select", "textarea") for one in page.all(tag) if one.get("name") == name]
+    assert any(one.get("aria-invalid") == "true" for one in fields)
+    described = next(one["aria-describedby"] for one in fields if "aria-describedby" in one)
+    ids = {attributes["id"] for _, attributes in page.tags if "id" in attributes}
+    assert set(described.split()) <= ids
+    assert "Kept Region" in response.text
+
+
+def test_an_unknown_delivery_is_refused_at_its_fieldset(client: CheckingClient) -> None:
+    client.fill_basket()
+    response = client.post("/checkout", data=client.checkout_form(delivery="teleport"))
+    assert response.status_code == 422
+    assert not rows(Order)
+    assert "delivery-error" in {one.get("aria-describedby") for one in Page(response.text).all("fieldset")}
+    assert 'id="delivery-error"' in response.text
+
+
+def test_optional_fields_may_stay_empty_and_all_are_kept(client: CheckingClient) -> None:
+    client.fill_basket()
+    filled = {"phone": "+962 6 123 4567", "region": "Balqa", "postcode": "11118", "note": "ring\r\ntwice\x00"}
+    client.post("/checkout", data=client.checkout_form(**filled))
+    [order] = rows(Order)
+    assert (order.phone, order.region, order.postcode, order.note) == (
+        "+962 6 123 4567",
+        "Balqa",
+        "11118",
+        "ring\ntwice",
+    )
+
+
+def test_a_missing_token_keeps_the_input(client: CheckingClient) -> None:
+    client.fill_basket()
+    form = client.checkout_form()
+    del form["csrf_token"]
+    response = client.post("/checkout", data=form)
+    assert response.status_code == 400
+    hidden = {one.get("name", ""): one.get("value", "") for one in Page(response.text).all("input")}
+    assert hidden["name"] == "Sara Haddad"
+    assert client.post("/checkout", data=hidden).status_code == 303
+    assert len(rows(Order)) == 1
+
+
+def test_a_form_sent_by_another_site_is_not_offered_for_repeating(client: CheckingClient) -> None:
+    client.fill_basket()
+    form = client.checkout_form(csrf_token="stale", name="Mallory")
+    response = client.post("/checkout", data=form, headers={"Origin": "https://evil.example"})
+    assert response.status_code == 400
+    assert "Mallory" not in response.text
+
+
+def test_an_empty_basket_leads_back_to_the_basket(client: CheckingClient) -> None:
+    assert client.get("/checkout").headers["Location"] == "/basket"
+
+
+def test_the_badge_is_empty_once_the_order_is_placed(client: CheckingClient) -> None:
+    client.fill_basket("stoneware-cup", 7)
+    client.post("/checkout", data=client.checkout_form())
+    assert [basket.open for basket in rows(Basket)] == [False]
+    assert "empty" in client.get("/basket").text.lower()
+
+
+# --- The gateway is down, or misbehaves ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def lonely(new_app: Any) -> Any:
+    """A shop whose gateway does not answer."""
+    app = new_app(AMWAL_PROJECT_URL="http://127.0.0.1:9/projects/none")
+    with app.app_context():
+        yield app
+
+
+def test_without_the_gateway_the_order_is_kept_and_can_be_tried_again(lonely: Flask, gateway: Any) -> None:
+    client = lonely.test_client()
+    assert isinstance(client, CheckingClient)
+    before = stock_of("stoneware-cup")
+    client.fill_basket()
+    page = client.follow(client.post("/checkout", data=client.checkout_form())).text
+    assert "payment service isn't answering" in heading(page)
+    [order] = rows(Order)
+    assert order.state is OrderState.PLACED
+    assert order.invoice_claimed_until is None
+    assert stock_of("stoneware-cup") == before - 1
+    [call] = rows(GatewayCall)
+    assert call.outcome == "Unavailable"
+    # The gateway is back.
+    client_of = payments.amwal.Client(gateway.project_url, "a-key-for-tests", {"http://127.0.0.1:8001"})
+    lonely.extensions["amwal"] = payments.Gateway(client_of, 8)
+    token = client.csrf_token(f"/orders/{order.token}")
+    again = client.post(f"/orders/{order.token}/invoice", data={"csrf_token": token})
+    assert heading(client.follow(again).text) == "Pay $12.50"
+    assert len(rows(Invoice)) == 1
+
+
+def test_half_of_the_threads_at_most_wait_for_the_gateway(app: Flask, order: OrderFactory) -> None:
+    gateway = app.extensions["amwal"]
+    for _ in range(8):
+        assert gateway.slots.acquire(blocking=False)
+    placed = order.placed()
+    payments.request_invoice(placed.id)
+    assert order.again(placed).state is OrderState.PLACED
+    assert not rows(GatewayCall)
+    gateway.slots.release()
+    payments.request_invoice(placed.id)
+    assert order.again(placed).state is OrderState.AWAITING_PAYMENT
+
+
+class StubGateway:
+    """Hands out prepared invoices, and waits where it is told to."""
+
+    def __init__(self, *invoices: payments.amwal.Invoice) -> None:
+        self.invoices = list(invoices)
+        self.asked = threading.Event()
+        self.go_on = threading.Event()
+        self.go_on.set()
+
+    def create_invoice(self, **_: Any) -> payments.amwal.Invoice:
+        self.asked.set()
+        assert self.go_on.wait(10)
+        return self.invoices.pop(0)
+
+
+def an_invoice(number: int, secret: str = "") -> payments.amwal.Invoice:
+    """An invoice as the client would give it."""
+    return payments.amwal.Invoice(
+        id=f"id-{number}", url=f"http://127.0.0.1:8001/en/invoice/{number}", secret=secret or f"s-{number}", qr=None
+    )
+
+
+def test_while_one_request_asks_another_shows_preparing(app: Flask, client: CheckingClient) -> None:
+    stub = StubGateway(an_invoice(1))
+    stub.go_on.clear()
+    app.extensions["amwal"] = payments.Gateway(stub, 8)  # type: ignore[arg-type]
+    client.fill_basket()
+    form = client.checkout_form()
+    slow = threading.Thread(target=client.post, args=("/checkout",), kwargs={"data": form})
+    slow.start()
+    assert stub.asked.wait(5)
+    [order] = rows(Order)
+    page = app.test_client().get(f"/orders/{order.token}?key={order.key}").text
+    assert heading(page) == "Preparing your payment code"
+    payments.request_invoice(order.id)  # the loser of the lease asks nobody
+    stub.go_on.set()
+    slow.join()
+    assert len(rows(GatewayCall)) == 1
+    assert rows(Order)[0].state is OrderState.AWAITING_PAYMENT
+
+
+def test_the_reply_for_an_order_cancelled_meanwhile_is_dropped(app: Flask, order: OrderFactory) -> None:
+    placed = order.placed()
+    stub = StubGateway(an_invoice(1))
+    stub.go_on.clear()
+    app.extensions["amwal"] = payments.Gateway(stub, 8)  # type: ignore[arg-type]
+
+    def ask() -> None:
+        with app.app_context():
+            payments.request_invoice(placed.id)
+
+    slow = threading.Thread(target=ask)
+    slow.start()
+    assert stub.asked.wait(5)
+    assert orders.cancel(placed.id, "customer")
+    stub.go_on.set()
+    slow.join()
+    assert order.again(placed).state is OrderState.CANCELLED
+    assert not rows(Invoice)
+
+
+@pytest.mark.parametrize("repeated", [an_invoice(1), an_invoice(2, secret="s-1")], ids=["id", "secret"])
+def test_an_id_or_secret_given_twice_is_refused(app: Flask, order: OrderFactory, repeated: Any) -> None:
+    app.extensions["amwal"] = payments.Gateway(StubGateway(an_invoice(1), repeated), 8)  # type: ignore[arg-type]
+    first = order.awaiting()
+    assert first.invoice is not None
+    second = order.awaiting()
+    assert second.state is OrderState.PLACED
+    assert second.invoice is None
+    assert second.invoice_claimed_until is None
+    assert attention(AttentionKind.GATEWAY_REPLY) is not None
+
+
+def test_a_qr_that_cannot_be_used_is_drawn_by_the_shop(app: Flask, order: OrderFactory) -> None:
+    app.extensions["amwal"] = payments.Gateway(StubGateway(an_invoice(1)), 8)  # type: ignore[arg-type]
+    waiting = order.awaiting()
+    assert waiting.invoice is not None
+    assert payments.amwal.is_png(waiting.invoice.qr)
+
+
+def test_every_stock_movement_is_in_the_ledger(client: CheckingClient) -> None:
+    client.fill_basket("brass-dallah", 2)
+    client.post("/checkout", data=client.checkout_form())
+    for product in rows(Product):
+        assert product.stock == sum(row.quantity for row in rows(StockMovement, product_id=product.id))
+
+
+def test_an_order_in_arabic_is_kept_in_arabic(client: CheckingClient) -> None:
+    client.fill_basket()
+    form = client.checkout_form()
+    client.post("/checkout?lang=ar", data=form)
+    assert rows(Order)[0].locale == "ar"
+    assert json.dumps(rows(Order)[0].lines[0].name, ensure_ascii=False) == '{"en": "Stoneware Cup", "ar": "فنجان خزفي"}'

@@ -1,0 +1,229 @@
+"""The order's page: every face, who may see what, and that a browser's return proves nothing."""
+
+import json
+from typing import Any
+
+import pytest
+from flask import Flask
+from sqlalchemy import event
+
+from models import Order, OrderState
+from shop import orders
+from shop.db import db, write
+from tests.conftest import CheckingClient, OrderFactory, rows, set_stock
+from tests.pages import Page, heading
+
+
+@pytest.fixture
+def buyer(client: CheckingClient) -> CheckingClient:
+    """A browser that has just placed an order."""
+    client.fill_basket("brass-dallah")
+    client.post("/checkout", data=client.checkout_form())
+    return client
+
+
+@pytest.fixture
+def placed(buyer: CheckingClient, order: OrderFactory) -> Any:
+    """The buyer's order."""
+    return rows(Order)[0]
+
+
+def path(placed: Any, more: str = "") -> str:
+    """The order's address."""
+    return f"/orders/{placed.token}{more}"
+
+
+def post(client: CheckingClient, placed: Any, what: str, query: str = "") -> str:
+    """Press a button on the order's page and give the page it leads to."""
+    token = client.csrf_token(path(placed, query))
+    response = client.post(path(placed, f"/{what}{query}"), data={"csrf_token": token})
+    return client.follow(response).text
+
+
+def status(client: CheckingClient, placed: Any) -> dict[str, Any]:
+    """What the page's script is told."""
+    response = client.get(path(placed, "/status"))
+    assert response.headers["Cache-Control"] == "no-store"
+    told: dict[str, Any] = json.loads(response.data)
+    return told
+
+
+def test_waiting(buyer: CheckingClient, placed: Any) -> None:
+    page = buyer.get(path(placed)).text
+    assert heading(page) == "Pay $64.00"
+    assert placed.number in page
+    assert "We hold your items until" in page
+    assert "data:image/png;base64," in page
+    links = {one.get("href", ""): one for one in Page(page).all("a")}
+    assert placed.invoice.url in links
+    assert status(buyer, placed) == {"state": "awaiting_payment", "label": "Waiting for payment", "final": False}
+
+
+def test_opening_the_success_url_pays_nothing(buyer: CheckingClient, placed: Any, order: OrderFactory) -> None:
+    page = buyer.get(path(placed, "?returned=success")).text
+    assert heading(page) == "Waiting for confirmation"
+    assert "needn't pay again" in page.replace("’", "'")
+    assert order.again(placed).state is OrderState.AWAITING_PAYMENT
+    assert not order.again(placed).payments
+    assert not status(buyer, placed)["final"]
+
+
+def test_opening_the_cancel_url_cancels_nothing(buyer: CheckingClient, placed: Any, order: OrderFactory) -> None:
+    page = buyer.get(path(placed, "?returned=cancel")).text
+    assert heading(page) == "Pay $64.00"
+    assert order.again(placed).state is OrderState.AWAITING_PAYMENT
+
+
+def test_paid(buyer: CheckingClient, placed: Any, order: OrderFactory) -> None:
+    order.pay(placed)
+    page = buyer.get(path(placed)).text
+    assert heading(page) == "Paid. Thank you"
+    assert placed.number in page
+    assert "$64.00" in page
+    assert placed.invoice.url not in page
+    assert status(buyer, placed) == {"state": "paid", "label": "Paid", "final": True}
+    receipt = buyer.get(path(placed, "/receipt"))
+    assert receipt.status_code == 200
+    assert "12 Olive Street" in receipt.text
+
+
+def test_expired_and_held_again(buyer: CheckingClient, placed: Any, order: OrderFactory) -> None:
+    order.run_out(placed)
+    orders.expire(placed.id)
+    page = buyer.get(path(placed)).text
+    assert heading(page) == "Your items are no longer held"
+    assert "Already paid?" in page
+    assert placed.invoice.url not in page
+    assert heading(post(buyer, placed, "reservation")) == "Pay $64.00"
+
+
+def test_expired_and_sold_meanwhile(buyer: CheckingClient, placed: Any, order: OrderFactory) -> None:
+    order.run_out(placed)
+    orders.expire(placed.id)
+    set_stock("brass-dallah", 0)
+    page = post(buyer, placed, "reservation")
+    assert heading(page) == "Your items are no longer held"
+    assert "not enough stock" in page
+
+
+def test_needs_review(buyer: CheckingClient, placed: Any, order: OrderFactory) -> None:
+    orders.cancel(placed.id, "customer")
+    order.pay(placed)
+    page = buyer.get(path(placed)).text
+    assert heading(page) == "We have your payment"
+    assert "a person will write to you" in page
+    assert status(buyer, placed)["final"]
+
+
+def test_refunded(buyer: CheckingClient, placed: Any, order: OrderFactory) -> None:
+    order.pay(placed)
+    with write() as session:
+        orders.move(session, orders.lock(session, placed.id), OrderState.REFUNDED, "staff:1")
+    assert buyer.get(path(placed)).status_code == 200
+    assert status(buyer, placed)["final"]
+
+
+def test_cancelled_and_back_to_the_basket(buyer: CheckingClient, placed: Any) -> None:
+    page = post(buyer, placed, "cancellation")
+    assert heading(page) == "Order cancelled"
+    assert "Nothing was charged by us" in page
+    assert "Brass Dallah" in buyer.get("/basket").text
+
+
+def test_cancelling_joins_the_basket_with_one_begun_meanwhile(buyer: CheckingClient, placed: Any) -> None:
+    buyer.fill_basket("stoneware-cup")
+    post(buyer, placed, "cancellation")
+    page = buyer.get("/basket").text
+    assert "Brass Dallah" in page
+    assert "Stoneware Cup" in page
+
+
+def test_order_again(buyer: CheckingClient, placed: Any, order: OrderFactory) -> None:
+    order.pay(placed)
+    assert "Brass Dallah" in post(buyer, placed, "basket")
+
+
+# --- Who may see and do what -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def stranger(app: Flask) -> CheckingClient:
+    """Another browser, which knows the plain token: the gateway does, too."""
+    client = app.test_client()
+    assert isinstance(client, CheckingClient)
+    return client
+
+
+def test_the_plain_token_shows_no_personal_data(stranger: CheckingClient, placed: Any, order: OrderFactory) -> None:
+    for _face in range(2):
+        page = stranger.get(path(placed)).text
+        for private in ("Sara", "Haddad", "Olive Street", "sara@example.com", "Amman", placed.key):
+            assert private not in page
+        assert "s•••@example.com" in page
+        assert placed.number in page
+        order.pay(placed)
+    assert stranger.get(path(placed, "/receipt")).status_code == 403
+
+
+@pytest.mark.parametrize("what", ["invoice", "cancellation", "reservation", "basket"])
+def test_the_plain_token_changes_nothing(stranger: CheckingClient, placed: Any, order: OrderFactory, what: str) -> None:
+    token = stranger.csrf_token("/pages/contact") if "csrf_token" in stranger.get("/pages/contact").text else ""
+    stranger.fill_basket()
+    token = token or stranger.csrf_token("/basket")
+    response = stranger.post(path(placed, f"/{what}"), data={"csrf_token": token})
+    assert response.status_code == 403
+    assert "link in our e-mail" in response.text
+    assert order.again(placed).state is OrderState.AWAITING_PAYMENT
+
+
+def test_the_e_mailed_key_opens_everything(stranger: CheckingClient, placed: Any) -> None:
+    page = stranger.get(path(placed, f"?key={placed.key}")).text
+    assert "Olive Street" in page
+    assert "sara@example.com" in page
+    assert heading(post(stranger, placed, "cancellation", f"?key={placed.key}")) == "Order cancelled"
+
+
+@pytest.mark.parametrize("key", ["", "wrong", "é", "x" * 5000])
+def test_a_wrong_key_opens_nothing(stranger: CheckingClient, placed: Any, key: str) -> None:
+    assert "Olive Street" not in stranger.get(path(placed, ""), query_string={"key": key}).text
+
+
+@pytest.mark.parametrize("more", ["", "/status", "/qr.png", "/receipt"])
+def test_a_guessed_token_finds_nothing(client: CheckingClient, more: str) -> None:
+    assert client.get(f"/orders/AAAAAAAAAAAAAAAAAAAAAAAAAAA{more}").status_code == 404
+
+
+def test_tokens_hold_160_random_bits(placed: Any) -> None:
+    assert len(placed.token) >= 27
+    assert placed.token != placed.key
+
+
+def test_the_qr_is_a_picture_while_the_order_can_be_paid(
+    buyer: CheckingClient, placed: Any, order: OrderFactory
+) -> None:
+    response = buyer.get(path(placed, "/qr.png"))
+    assert (response.status_code, response.mimetype) == (200, "image/png")
+    order.pay(placed)
+    assert buyer.get(path(placed, "/qr.png")).status_code == 404
+
+
+def test_order_pages_are_kept_in_no_cache(buyer: CheckingClient, placed: Any, order: OrderFactory) -> None:
+    order.pay(placed)
+    for more in ("", "/status", "/receipt"):
+        assert buyer.get(path(placed, more)).headers["Cache-Control"] == "no-store"
+
+
+@pytest.mark.parametrize("what", ["invoice", "cancellation", "reservation", "basket"])
+def test_changes_are_made_by_post_only(buyer: CheckingClient, placed: Any, what: str) -> None:
+    assert buyer.get(path(placed, f"/{what}")).status_code == 405
+
+
+def test_the_status_takes_one_query(app: Flask, buyer: CheckingClient, placed: Any) -> None:
+    statements: list[str] = []
+    event.listen(db.engine, "before_cursor_execute", lambda *args: statements.append(args[2]))
+    buyer.get(path(placed, "/status"))
+    assert len(statements) == 1
+
+
+def test_a_gateway_host_is_named_to_people_who_never_heard_of_it(buyer: CheckingClient, placed: Any) -> None:
+    assert "127.0.0.1:8001" in buyer.get(path(placed)).text

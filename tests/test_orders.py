@@ -1,0 +1,240 @@
+"""The order's states, its reservations and its stock."""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+
+import pytest
+from flask import Flask
+from sqlalchemy.exc import IntegrityError
+
+from models import (
+    MOVES,
+    Basket,
+    EventKind,
+    Order,
+    OrderEvent,
+    OrderLine,
+    OrderState,
+    Payment,
+    PaymentSource,
+    Product,
+    StockMovement,
+    StockReason,
+    now,
+)
+from shop import baskets, orders, payments
+from shop.db import write
+from tests.conftest import CheckingClient, OrderFactory, rows, set_stock, stock_of
+
+ALLOWED = {
+    ("placed", "awaiting_payment"),
+    ("placed", "expired"),
+    ("placed", "cancelled"),
+    ("awaiting_payment", "expired"),
+    ("awaiting_payment", "cancelled"),
+    ("awaiting_payment", "paid"),
+    ("expired", "placed"),
+    ("expired", "awaiting_payment"),
+    ("expired", "paid"),
+    ("expired", "needs_review"),
+    ("cancelled", "needs_review"),
+    ("needs_review", "paid"),
+    ("needs_review", "refunded"),
+    ("paid", "refunded"),
+}
+
+
+@pytest.mark.parametrize("leaving", list(OrderState))
+@pytest.mark.parametrize("to", list(OrderState))
+def test_only_the_moves_of_the_table_are_made(
+    app: Flask, order: OrderFactory, leaving: OrderState, to: OrderState
+) -> None:
+    placed = order.placed()
+    with write() as session:
+        session.get_one(Order, placed.id).state = leaving
+    with write() as session:
+        loaded = orders.lock(session, placed.id)
+        if (leaving.value, to.value) in ALLOWED:
+            assert orders.move(session, loaded, to, "test")
+        else:
+            with pytest.raises(ValueError, match="cannot go"):
+                orders.move(session, loaded, to, "test")
+    assert {(one, other) for one in MOVES if one for other in MOVES[one]} == ALLOWED
+
+
+def test_of_two_who_move_an_order_one_wins(app: Flask, order: OrderFactory) -> None:
+    waiting = order.awaiting()
+    with write() as session:
+        loaded = orders.lock(session, waiting.id)
+        session.execute(Order.__table__.update().values(state="paid"))  # somebody was faster
+        assert not orders.move(session, loaded, OrderState.CANCELLED, "test")
+    assert order.again(waiting).state is OrderState.PAID
+    assert [event.to_state for event in order.again(waiting).events] == ["placed", "awaiting_payment"]
+
+
+def test_the_history_has_no_gaps(app: Flask, order: OrderFactory) -> None:
+    late = order.expired()
+    orders.resume(late.id)
+    orders.note_return(late.id)
+    order.pay(late)
+    order.pay(late, paymentSessionId="again")
+    events = order.again(late).events
+    assert [event.seq for event in events] == list(range(1, len(events) + 1))
+    assert order.again(late).events_count == len(events)
+    moved = [event.to_state for event in events if event.kind is EventKind.MOVED]
+    assert moved == ["placed", "awaiting_payment", "expired", "awaiting_payment", "paid"]
+    assert [event.kind for event in events[4:]] == ["reservation_extended", "moved", "payment_added"]
+
+
+# --- Reservations ----------------------------------------------------------------------------------------------------
+
+
+def test_an_order_that_ran_out_gives_its_stock_back_once(app: Flask, order: OrderFactory) -> None:
+    before = stock_of("brass-dallah")
+    waiting = order.awaiting("brass-dallah", 3)
+    assert stock_of("brass-dallah") == before - 3
+    assert not orders.expire(waiting.id), "its time is not over yet"
+    order.run_out(waiting)
+    assert orders.expire(waiting.id)
+    assert not orders.expire(waiting.id)
+    assert order.again(waiting).state is OrderState.EXPIRED
+    assert stock_of("brass-dallah") == before
+
+
+def test_resuming_takes_the_stock_again_and_keeps_the_invoice(app: Flask, order: OrderFactory) -> None:
+    before = stock_of("brass-dallah")
+    late = order.expired("brass-dallah", 3)
+    assert late.invoice is not None
+    invoice = late.invoice.gateway_id
+    assert orders.resume(late.id)
+    assert not orders.resume(late.id)
+    held = order.again(late)
+    assert (held.state, held.reservation) == (OrderState.AWAITING_PAYMENT, 2)
+    assert held.invoice is not None
+    assert held.invoice.gateway_id == invoice
+    assert held.reserved_until > now() + timedelta(minutes=29)
+    assert stock_of("brass-dallah") == before - 3
+
+
+def test_resuming_without_an_invoice_leads_back_to_placed(app: Flask, order: OrderFactory) -> None:
+    placed = order.placed()
+    order.run_out(placed)
+    orders.expire(placed.id)
+    assert orders.resume(placed.id)
+    assert order.again(placed).state is OrderState.PLACED
+
+
+def test_resuming_what_was_sold_meanwhile_changes_nothing(app: Flask, order: OrderFactory) -> None:
+    late = order.expired("brass-dallah", 3)
+    set_stock("brass-dallah", 2)
+    with pytest.raises(orders.SoldOut):
+        orders.resume(late.id)
+    unchanged = order.again(late)
+    assert (unchanged.state, unchanged.reservation) == (OrderState.EXPIRED, 1)
+    assert stock_of("brass-dallah") == 2
+
+
+def test_the_first_return_extends_the_reservation_once(app: Flask, order: OrderFactory) -> None:
+    waiting = order.awaiting()
+    until = waiting.reserved_until
+    orders.note_return(waiting.id)
+    orders.note_return(waiting.id)
+    assert order.again(waiting).reserved_until == until + timedelta(minutes=120)
+    assert order.again(waiting).state is OrderState.AWAITING_PAYMENT
+
+
+def test_a_slow_confirmation_is_paid_with_its_stock(app: Flask, order: OrderFactory) -> None:
+    waiting = order.awaiting("brass-dallah", 2)
+    orders.note_return(waiting.id)
+    with write() as session:  # a quarter of an hour after the 30 minutes
+        stored = session.get_one(Order, waiting.id)
+        stored.reserved_until -= timedelta(minutes=45)
+    assert not orders.expire(waiting.id)
+    assert order.pay(waiting) is payments.CallbackOutcome.ACCEPTED
+    paid = order.again(waiting)
+    assert (paid.state, paid.paid_late, paid.reservation) == (OrderState.PAID, False, 1)
+
+
+def test_cancelling_gives_stock_and_basket_back(app: Flask, order: OrderFactory) -> None:
+    before = stock_of("brass-dallah")
+    waiting = order.awaiting("brass-dallah", 2)
+    assert orders.cancel(waiting.id, "customer")
+    assert not orders.cancel(waiting.id, "customer")
+    assert stock_of("brass-dallah") == before
+    [basket] = rows(Basket)
+    assert basket.open
+    assert baskets.units(basket.token) == 2
+
+
+@pytest.mark.parametrize("state", [OrderState.PAID, OrderState.NEEDS_REVIEW, OrderState.EXPIRED, OrderState.REFUNDED])
+def test_what_is_paid_or_over_cannot_be_cancelled(app: Flask, order: OrderFactory, state: OrderState) -> None:
+    waiting = order.awaiting()
+    with write() as session:
+        session.get_one(Order, waiting.id).state = state
+    assert not orders.cancel(waiting.id, "customer")
+    assert order.again(waiting).state is state
+
+
+def test_payment_and_expiry_at_once_end_in_one_of_two_good_ways(app: Flask, order: OrderFactory) -> None:
+    for _round in range(5):
+        waiting = order.awaiting("brass-dallah", 1)
+        before = stock_of("brass-dallah") + 1
+        order.run_out(waiting)
+        body = order.callback(waiting)
+
+        def race(what: int, order_id: int = waiting.id, message: dict[str, str] = body) -> None:
+            with app.app_context():
+                if what:
+                    orders.expire(order_id)
+                else:
+                    payments.accept_callback(json.dumps(message).encode(), "")
+
+        with ThreadPoolExecutor(2) as pair:
+            list(pair.map(race, [0, 1]))
+        assert order.again(waiting).state is OrderState.PAID
+        assert stock_of("brass-dallah") == before - 1
+
+
+# --- What the database itself refuses --------------------------------------------------------------------------------
+
+
+def test_the_same_reservation_cannot_be_taken_twice(app: Flask, order: OrderFactory) -> None:
+    placed = order.placed()
+    product = placed.product_lines[0].product_id
+    movement = StockMovement(product_id=product, order_id=placed.id, reservation=1, quantity=-1)
+    movement.reason = StockReason.RESERVED
+    with pytest.raises(IntegrityError), write() as session:
+        session.add(movement)
+
+
+def test_stock_cannot_fall_below_nothing(app: Flask) -> None:
+    with pytest.raises(IntegrityError), write() as session:
+        session.get_one(Product, 1).stock = -1
+
+
+def test_a_payment_rests_on_a_callback_or_a_person(app: Flask, order: OrderFactory) -> None:
+    waiting = order.awaiting()
+    for source in PaymentSource:
+        with pytest.raises(IntegrityError), write() as session:
+            session.add(Payment(order_id=waiting.id, session_id="x", amount=1, source=source))
+
+
+def test_a_line_without_a_product_is_possible_only_where_it_says_so(app: Flask, order: OrderFactory) -> None:
+    placed = order.placed()
+    with write() as session:
+        session.add(OrderLine(order_id=placed.id, kind="custom", name={"en": "Tea"}, quantity=2, price=150))
+    with pytest.raises(IntegrityError), write() as session:
+        session.add(OrderLine(order_id=placed.id, kind="product", name={"en": "Tea"}, quantity=2, price=150))
+
+
+def test_an_event_number_is_used_once(app: Flask, order: OrderFactory) -> None:
+    placed = order.placed()
+    with pytest.raises(IntegrityError), write() as session:
+        session.add(OrderEvent(order_id=placed.id, seq=1, kind=EventKind.PAYMENT_ADDED, actor="test"))
+
+
+def test_a_state_that_does_not_exist_is_refused(app: Flask, client: CheckingClient, order: OrderFactory) -> None:
+    order.placed()
+    with pytest.raises(IntegrityError), write() as session:
+        session.connection().exec_driver_sql("UPDATE orders SET state = 'payed'")

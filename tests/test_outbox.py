@@ -1,0 +1,231 @@
+"""What happens after a commit: mails, attention, digest, and that it happens at least once."""
+
+import email
+import email.policy
+import socket
+import threading
+from datetime import timedelta
+from email.message import EmailMessage
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiosmtpd.controller import Controller
+from flask import Flask
+from sqlalchemy import update
+
+from models import Attention, AttentionKind, Heartbeat, OrderState, OutboxKind, OutboxMessage, now
+from shop import orders, outbox
+from shop.db import db, write
+from tests.conftest import CheckingClient, OrderFactory, attention, rows
+
+
+def mails(folder: Path) -> dict[str, EmailMessage]:
+    """What was sent, by file name."""
+    found = {}
+    for file in sorted((folder / "mail").glob("*.eml")):
+        message = email.message_from_bytes(file.read_bytes(), policy=email.policy.default)
+        assert isinstance(message, EmailMessage)
+        found[file.name] = message
+    return found
+
+
+def let_time_pass(**columns: Any) -> None:
+    """Make every message due now."""
+    with write() as session:
+        session.execute(update(OutboxMessage).values(due_at=now(), **columns))
+
+
+def test_pay_here_and_receipt_are_sent_once_each(app: Flask, order: OrderFactory, tmp_path: Path) -> None:
+    waiting = order.awaiting("brass-dallah")
+    outbox.tick()
+    assert order.pay(waiting) == "accepted"
+    outbox.tick()
+    outbox.tick()
+    sent = mails(tmp_path)
+    assert sorted(sent) == [f"mail-pay-here-{waiting.id}.eml", f"mail-receipt-{waiting.id}.eml"]
+    for message in sent.values():
+        body = message.get_content()
+        assert message["To"] == "sara@example.com"
+        assert waiting.number in message["Subject"]
+        assert f"http://127.0.0.1:8000/orders/{waiting.token}?key={waiting.key}" in body
+        assert "1 × Brass Dallah: $64.00" in body
+        assert "%(" not in body + message["Subject"]
+    receipt = sent[f"mail-receipt-{waiting.id}.eml"]
+    assert "Your payment of $64.00 arrived" in receipt.get_content()
+    assert all(message.done_at for message in rows(OutboxMessage))
+
+
+def test_a_mail_is_written_in_the_orders_language(app: Flask, order: OrderFactory, tmp_path: Path) -> None:
+    waiting = order.awaiting("brass-dallah")
+    with write() as session:
+        orders.lock(session, waiting.id).locale = "ar"
+    outbox.tick()
+    [message] = mails(tmp_path).values()
+    assert "دلّة نحاسية: 64.00 USD" in message.get_content().replace("\xa0", " ")
+    assert message["Content-Language"] == "ar"
+
+
+class Mailbox:
+    """What an SMTP server received."""
+
+    def __init__(self) -> None:
+        self.received: list[Any] = []
+        self.refuse = False
+
+    async def handle_DATA(self, _server: Any, _session: Any, envelope: Any) -> str:
+        if self.refuse:
+            return "451 try again later"
+        self.received.append(envelope)
+        return "250 OK"
+
+
+def test_by_smtp_with_the_same_message_id_at_every_try(new_app: Any, gateway: Any) -> None:
+    mailbox = Mailbox()
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    server = Controller(mailbox, hostname="127.0.0.1", port=port)
+    server.start()
+    try:
+        app = new_app(MAIL_URL=f"smtp://127.0.0.1:{port}")
+        with app.app_context():
+            factory = OrderFactory(gateway)
+            factory.awaiting()
+            mailbox.refuse = True
+            outbox.tick()
+            assert not mailbox.received
+            [message] = rows(OutboxMessage)
+            assert message.attempts == 1
+            assert "451" in message.error
+            mailbox.refuse = False
+            let_time_pass()
+            outbox.tick()
+            let_time_pass(done_at=None)  # as if the worker had died before it noted the success
+            outbox.tick()
+    finally:
+        server.stop()
+    first, second = (email.message_from_bytes(one.content) for one in mailbox.received)
+    assert first["Message-ID"] == second["Message-ID"]
+    assert mailbox.received[0].rcpt_tos == ["sara@example.com"]
+
+
+def test_a_failing_handler_is_repeated_later_and_a_person_told_after_five(
+    app: Flask, order: OrderFactory, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    waiting = order.awaiting()
+    outbox.tick()
+    order.pay(waiting)
+
+    def fail(_: OutboxMessage) -> None:
+        raise RuntimeError("no paper left")
+
+    with monkeypatch.context() as broken:
+        broken.setitem(outbox.HANDLERS, OutboxKind.MAIL_RECEIPT, fail)
+        for attempt in range(1, 6):
+            outbox.tick()
+            [message] = rows(OutboxMessage, kind=OutboxKind.MAIL_RECEIPT)
+            assert message.attempts == attempt
+            assert message.due_at > now()
+            assert (attention(AttentionKind.OUTBOX_STUCK) is not None) == (attempt == 5)
+            let_time_pass()
+    assert order.again(waiting).state is OrderState.PAID
+    outbox.tick()
+    assert f"mail-receipt-{waiting.id}.eml" in mails(tmp_path)
+
+
+def test_the_pause_grows_to_six_hours() -> None:
+    pauses = [outbox.back_off(attempt) for attempt in range(1, 40)]
+    assert pauses[0] == timedelta(seconds=10)
+    assert pauses == sorted(pauses)
+    assert pauses[-1] == timedelta(hours=6)
+
+
+def test_a_leased_message_is_left_to_its_worker_until_the_lease_ends(app: Flask, order: OrderFactory) -> None:
+    order.awaiting()
+    assert len(outbox._lease()) == 1
+    assert outbox._lease() == []
+    let_time_pass()
+    assert len(outbox._lease()) == 1
+
+
+def test_the_digest_comes_at_most_once_an_hour(app: Flask, order: OrderFactory, tmp_path: Path) -> None:
+    waiting = order.awaiting()
+    order.pay(waiting, secret="forged")
+    outbox.tick()
+    order.pay(waiting, secret="forged again")
+    order.pay(waiting, invoiceId="another")
+    outbox.tick()
+    digests = [message for name, message in mails(tmp_path).items() if "digest" in name]
+    assert len(digests) == 1
+    assert digests[0]["To"] == "merchant@example.com"
+    assert "1 thing needs your attention" in digests[0]["Subject"]
+    with write() as session:
+        session.execute(
+            update(Attention).where(Attention.mailed_at.is_not(None)).values(mailed_at=now() - timedelta(hours=1))
+        )
+    outbox.tick()
+    digests = [message for name, message in mails(tmp_path).items() if "digest" in name]
+    assert len(digests) == 2
+    assert waiting.number in digests[1].get_content()
+
+
+def test_back_by_success_url_and_no_callback_for_a_quarter_of_an_hour(app: Flask, order: OrderFactory) -> None:
+    waiting = order.awaiting()
+    orders.note_return(waiting.id)
+    outbox.tick()
+    assert attention(AttentionKind.POSSIBLY_PAID) is None
+    with write() as session:
+        orders.lock(session, waiting.id).returned_at = now() - timedelta(minutes=16)
+    outbox.tick()
+    outbox.tick()
+    item = attention(AttentionKind.POSSIBLY_PAID)
+    assert item is not None
+    assert (item.order_id, item.count) == (waiting.id, 1)
+
+
+def test_the_worker_ends_reservations_and_shows_that_it_lives(
+    app: Flask, client: CheckingClient, order: OrderFactory
+) -> None:
+    assert client.get("/readyz").status_code == 503
+    waiting = order.awaiting()
+    order.run_out(waiting)
+    stop = threading.Event()
+
+    def run() -> None:
+        with app.app_context():
+            outbox.work(stop, pause=0.01)
+
+    worker = threading.Thread(target=run)
+    worker.start()
+    for _ in range(200):
+        if order.again(waiting).state is OrderState.EXPIRED and rows(Heartbeat):
+            break
+        threading.Event().wait(0.02)
+    stop.set()
+    worker.join()
+    assert order.again(waiting).state is OrderState.EXPIRED
+    assert client.get("/readyz").json == {"ready": True, "problems": []}
+
+
+def test_a_fault_in_one_round_does_not_end_the_worker(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    rounds: list[int] = []
+    stop = threading.Event()
+
+    def tick() -> None:
+        rounds.append(1)
+        if len(rounds) == 3:
+            stop.set()
+        raise RuntimeError("database gone")
+
+    monkeypatch.setattr(outbox, "tick", tick)
+    outbox.work(stop, pause=0)
+    assert len(rounds) == 3
+
+
+def test_a_silent_worker_is_told(app: Flask, client: CheckingClient) -> None:
+    with write() as session:
+        session.merge(Heartbeat(name="worker", at=now() - timedelta(minutes=3)))
+    answer = client.get("/readyz", base_url="http://10.0.0.1")
+    assert answer.status_code == 503
+    assert "worker" in str(answer.json)
+    assert db.session.get(Heartbeat, "worker") is not None

@@ -1,0 +1,199 @@
+"""What guards every request."""
+
+import re
+from typing import Any
+
+import pytest
+from flask import Flask
+from sqlalchemy.exc import OperationalError
+
+from models import CallbackAttempt
+from shop import baskets
+from shop.security import own_path
+from tests.conftest import CheckingClient, OrderFactory, rows
+
+PAGES = ["/", "/products/brass-dallah", "/basket", "/pages/terms", "/pages/privacy", "/pages/returns", "/nothing"]
+SHARED_FORMS = {"/basket/items", "/language"}
+GATEWAYS = {"/amwal/callback", "/amwal/callback/"}
+
+
+@pytest.mark.parametrize("path", [*PAGES, "/healthz", "/static/css/tokens.css"])
+def test_every_answer_carries_the_headers(client: CheckingClient, path: str) -> None:
+    headers = client.get(path).headers
+    policy = headers["Content-Security-Policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert "frame-ancestors 'none'" in policy
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["Referrer-Policy"] == "same-origin"
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_no_page_names_another_host(client: CheckingClient, path: str) -> None:
+    for address in re.findall(r'(?:src|href|action|url)\s*[=(]\s*"?(\w+:)?//([^/"]+)', client.get(path).text):
+        raise AssertionError(address)
+
+
+@pytest.mark.parametrize("name", ["terms", "privacy", "returns", "contact"])
+def test_the_pages_are_marked_as_samples(client: CheckingClient, name: str) -> None:
+    assert "sample" in client.get(f"/pages/{name}").text.lower()
+
+
+def test_unknown_pages_are_not_found(client: CheckingClient) -> None:
+    assert client.get("/pages/layout").status_code == 404
+    assert client.get("/pages/..%2Fbase").status_code == 404
+
+
+@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1:9000", "localhost:8000", "127.0.0.1", ""])
+def test_another_host_name_is_refused(client: CheckingClient, host: str) -> None:
+    response = client.get("/", headers={"Host": host})
+    assert response.status_code == 400
+    assert "evil.example" not in response.text
+
+
+def test_forwarded_headers_are_not_believed(client: CheckingClient, order: OrderFactory) -> None:
+    headers = {"X-Forwarded-Host": "evil.example", "X-Forwarded-Proto": "https", "X-Forwarded-For": "1.2.3.4"}
+    assert "evil.example" not in client.get("/", headers=headers).text
+    client.post("/amwal/callback", data=b"x", headers=headers)
+    assert rows(CallbackAttempt)[0].sender == "127.0.0.1"
+
+
+def test_health_checks_answer_to_any_host(client: CheckingClient) -> None:
+    assert client.get("/healthz", base_url="http://10.1.2.3:8000").data == b"ok\n"
+    assert client.get("/readyz", base_url="http://10.1.2.3:8000").status_code in (200, 503)
+
+
+def test_in_the_demo_loopback_leads_to_the_one_address(new_app: Any) -> None:
+    app = new_app(DEMO="on", PUBLIC_URL="http://192.168.1.7:8000")
+    client = app.test_client()
+    response = client.get("/products/cup?lang=ar", base_url="http://127.0.0.1:8000")
+    assert response.status_code == 307
+    assert response.headers["Location"] == "http://192.168.1.7:8000/products/cup?lang=ar"
+    assert client.get("/", base_url="http://192.168.1.7:8000").status_code == 200
+    assert client.get("/", base_url="http://evil.example").status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("target", "safe"),
+    [
+        ("/basket?x=1", "/basket?x=1"),
+        ("//evil.example", "/"),
+        ("https://evil.example", "/"),
+        ("/\\evil.example", "/"),
+        ("\\\\evil.example", "/"),
+        ("javascript:alert(1)", "/"),
+        ("/\r\nSet-Cookie: x=1", "/"),
+        ("", "/"),
+        ("///evil.example", "/"),
+    ],
+)
+def test_redirects_lead_to_own_paths_only(client: CheckingClient, target: str, safe: str) -> None:
+    assert own_path(target) == safe
+    response = client.post("/language", data={"language": "ar", "next": target})
+    assert response.headers["Location"] == safe
+
+
+def test_the_language_is_kept(client: CheckingClient) -> None:
+    client.post("/language", data={"language": "ar", "next": "/"})
+    assert 'lang="ar"' in client.get("/").text
+    assert 'lang="en"' in client.get("/?lang=en").text
+    assert client.post("/language", data={"language": "xx"}).status_code == 400
+    assert client.get("/?lang=xx").status_code == 200
+
+
+def test_the_browsers_language_is_taken_without_a_choice(client: CheckingClient) -> None:
+    assert 'lang="ar"' in client.get("/", headers={"Accept-Language": "ar-JO,en;q=0.5"}).text
+
+
+def test_every_post_but_the_callback_is_protected(app: Flask, client: CheckingClient) -> None:
+    """Walks all routes: a POST without a token is refused, and with another site's Origin as well."""
+    checked = 0
+    for rule in app.url_map.iter_rules():
+        assert not rule.methods & {"PUT", "DELETE", "PATCH"}, rule
+        if "POST" not in rule.methods or rule.rule in GATEWAYS:
+            continue
+        checked += 1
+        path = rule.rule.replace("<token>", "x" * 27).replace("<int:item_id>", "1")
+        foreign = client.post(path, headers={"Origin": "https://evil.example"})
+        assert foreign.status_code == 400, path
+        if rule.rule not in SHARED_FORMS:
+            assert client.post(path).status_code == 400, path
+    assert checked >= 8
+
+
+@pytest.mark.parametrize("cookie", ["", "nonsense", "eyJiYXNrZXQiOjV9.x.y", "é", "a" * 5000])
+def test_a_broken_cookie_is_an_empty_session(app: Flask, client: CheckingClient, cookie: str) -> None:
+    client.set_cookie(app.config["SESSION_COOKIE_NAME"], cookie, domain="127.0.0.1")
+    for path in ("/", "/basket", "/checkout"):
+        assert client.get(path).status_code in (200, 303)
+
+
+def test_cookies_of_a_former_secret_key_are_still_good(new_app: Any) -> None:
+    old, new = "former-key-" * 4, "present-key-" * 4
+    first = new_app(SECRET_KEY=old).test_client()
+    with first.application.app_context():
+        first.fill_basket()
+    name = first.application.config["SESSION_COOKIE_NAME"]
+    cookie = first.get_cookie(name, "127.0.0.1")
+    for fallbacks, kept in ((old, True), ("", False)):
+        client = new_app(SECRET_KEY=new, SECRET_KEY_FALLBACKS=fallbacks).test_client()
+        client.set_cookie(name, cookie.value, domain="127.0.0.1")
+        with client.application.app_context():
+            assert ("Stoneware Cup" in client.get("/basket").text) == kept
+
+
+def test_the_session_cookie_is_guarded_and_named_after_app_and_port(client: CheckingClient) -> None:
+    response = client.post("/basket/items", data={"product": "stoneware-cup", "quantity": "1"})
+    cookie = response.headers["Set-Cookie"]
+    assert cookie.startswith("dukkan_8000=")
+    assert "HttpOnly" in cookie
+    assert "SameSite=Lax" in cookie
+
+
+def test_over_https_cookies_and_headers_are_strict(new_app: Any) -> None:
+    client = new_app(PUBLIC_URL="https://shop.example").test_client()
+    data = {"product": "stoneware-cup", "quantity": "1"}
+    response = client.post("/basket/items", data=data, base_url="https://shop.example")
+    assert "Secure" in response.headers["Set-Cookie"]
+    assert "max-age=31536000" in response.headers["Strict-Transport-Security"]
+
+
+def test_a_mistake_of_ours_shows_nothing_of_the_inside(
+    app: Flask, client: CheckingClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: object) -> None:
+        raise RuntimeError("the secret inside")
+
+    app.testing = False
+    app.config["PROPAGATE_EXCEPTIONS"] = False
+    monkeypatch.setattr(baskets, "find", fail)
+    response = client.get("/basket")
+    assert response.status_code == 500
+    assert "secret inside" not in response.text
+    assert "Traceback" not in response.text
+
+
+def test_a_busy_database_is_a_calm_page(client: CheckingClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    def locked(_: object) -> None:
+        raise OperationalError("SELECT", {}, Exception("database is locked"))
+
+    monkeypatch.setattr(baskets, "find", locked)
+    monkeypatch.setattr(baskets, "units", locked)
+    response = client.get("/basket")
+    assert response.status_code == 503
+    assert response.headers["Retry-After"] == "5"
+    assert "locked" not in response.text
+
+
+def test_a_405_names_what_is_allowed(client: CheckingClient) -> None:
+    assert "GET" in client.open("/basket", method="DELETE").headers["Allow"]
+
+
+def test_a_body_that_is_too_large_is_refused(client: CheckingClient) -> None:
+    response = client.post("/basket/items", data={"product": "x" * 100_000, "quantity": "1"})
+    assert response.status_code == 413
+
+
+def test_the_accent_is_a_stylesheet(new_app: Any) -> None:
+    client = new_app(SHOP_ACCENT="#aa3300").test_client()
+    assert "#aa3300" in client.get("/accent.css").text
