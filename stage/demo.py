@@ -15,7 +15,6 @@ from pathlib import Path
 from stage.network import LOOPBACK, free_port, lan_address
 
 ROOT = Path(__file__).resolve().parent.parent
-FOLDER = ROOT / "instance" / "demo"
 START_SECONDS = 60
 END_SECONDS = 20
 SPEED = 60
@@ -29,8 +28,9 @@ class StageError(Exception):
 class Demo:
     """Shop, worker and sandbox gateway, run as separate programs just as in production."""
 
-    def __init__(self, port: int, *, local: bool, say: Callable[[str], object]) -> None:
+    def __init__(self, folder: Path, port: int, *, local: bool, say: Callable[[str], object]) -> None:
         """Choose the address; nothing is started yet."""
+        self.folder = folder.resolve()
         self.say = say
         self.local = local
         self.host = LOOPBACK if local else lan_address()
@@ -110,21 +110,21 @@ class Demo:
 
     def _prepare_folder(self, *, fresh: bool) -> None:
         """Start afresh where the address has changed: stored QR codes would lead to the old one."""
-        address = FOLDER / "address"
+        address = self.folder / "address"
         before = address.read_text() if address.exists() else ""
         here = f"{self.shop_url} {self.sandbox_url}"
         if before and (fresh or before != here):
             if before != here:
                 self.say("The address has changed since the last time, so the demo starts with an empty order book.")
-            shutil.rmtree(FOLDER)
-        FOLDER.mkdir(parents=True, exist_ok=True)
+            shutil.rmtree(self.folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
         address.write_text(here)
 
     def _sandbox_command(self, api_key: str) -> list[str]:
         listen = LOOPBACK if self.local else "0.0.0.0"  # noqa: S104  (phones pay there)
         return [
             *(sys.executable, "-u", "-m", "sandbox", "serve", "--host", listen, "--port", str(self.sandbox_port)),
-            *("--database", str(FOLDER / "sandbox.db"), "--api-key", api_key, "--public-url", self.sandbox_url),
+            *("--database", str(self.folder / "sandbox.db"), "--api-key", api_key, "--public-url", self.sandbox_url),
             *("--callback-url", f"{self.shop_url}/amwal/callback", "--speed", str(SPEED)),
         ]
 
@@ -139,8 +139,8 @@ class Demo:
             "AMWAL_PROJECT_URL": project_url,
             "AMWAL_API_KEY": api_key,
             "AMWAL_PAYMENT_ORIGINS": self.sandbox_url,
-            "DATABASE_URL": f"sqlite:///{FOLDER / 'shop.db'}",
-            "MAIL_URL": str(FOLDER / "mail"),
+            "DATABASE_URL": f"sqlite:///{self.folder / 'shop.db'}",
+            "MAIL_URL": str(self.folder / "mail"),
             "MERCHANT_EMAIL": "merchant@example.com",
             "SHOP_CONTACT": "hello@example.com",
         }
@@ -182,11 +182,15 @@ class Demo:
             return False
 
     def _log(self, name: str) -> Path:
-        return FOLDER / f"{name}.log"
+        return self.folder / f"{name}.log"
+
+    def _named(self, path: Path) -> str:
+        """A path as short as it can be said."""
+        return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
 
     def _last_words(self, name: str) -> str:
         lines = self._log(name).read_text(errors="replace").strip().splitlines()[-3:]
-        return " ".join([*lines, f"(All of it: instance/demo/{name}.log)"])
+        return " ".join([*lines, f"(All of it: {self._named(self._log(name))})"])
 
     def _say_where(self) -> None:
         phones = "" if self.local or self.host == LOOPBACK else "  (phones in this network, too)"
@@ -194,7 +198,7 @@ class Demo:
             f"""
   Shop              {self.shop_url}/{phones}
   Sandbox gateway   http://{LOOPBACK}:{self.sandbox_port}/  (the merchant's account there; this machine only)
-  E-mails           instance/demo/mail/
+  E-mails           {self._named(self.folder / "mail")}
 
   Try this first: put something into the basket, check out with any name and address, and pay on the sandbox's page.
   The order turns to Paid when the gateway's callback arrives. No real money moves. Ctrl-C ends it.

@@ -1,0 +1,176 @@
+"""A real Chromium in front of the real demo: shop, worker and sandbox gateway as separate programs."""
+
+import os
+import re
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+
+from tests.conftest import CONTACT
+
+ROOT = Path(__file__).parent.parent.parent
+IN_CI = bool(os.environ.get("CI"))
+
+
+def missing(what: str, how: str) -> None:
+    """Skip where a program is missing; fail where it must be there."""
+    reason = f"no {what} here: {how}"
+    if IN_CI:
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@dataclass
+class Demo:
+    """A running demonstration."""
+
+    shop: str
+    sandbox: str
+    folder: Path
+
+    def query(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
+        """Read the shop's database."""
+        connection = sqlite3.connect(f"file:{self.folder / 'shop.db'}?mode=ro", uri=True)
+        try:
+            return connection.execute(statement, values).fetchall()
+        finally:
+            connection.close()
+
+    def wait_for_mail(self, name: str) -> Path:
+        """A mail that the worker lays down within some seconds."""
+        file = self.folder / "mail" / name
+        for _ in range(100):
+            if file.exists():
+                return file
+            time.sleep(0.1)
+        raise AssertionError(f"{name} was not sent")
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
+    """What `make demo` runs, in a folder of its own, for this machine alone; it must end cleanly, too."""
+    folder = tmp_path_factory.mktemp("demo")
+    command = [sys.executable, "-u", "-m", "stage", "--local", "--port", "8300", "--folder", str(folder)]
+    with (folder.parent / "stage.log").open("w") as log:
+        stage = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
+    said = folder.parent / "stage.log"
+    try:
+        for _ in range(300):
+            if "Ctrl-C ends it" in said.read_text() or stage.poll() is not None:
+                break
+            time.sleep(0.1)
+        shop = re.search(r"Shop\s+(http\S+)/", said.read_text())
+        sandbox = re.search(r"Sandbox gateway\s+(http\S+)/", said.read_text())
+        assert shop, said.read_text()
+        assert sandbox, said.read_text()
+        yield Demo(shop[1], sandbox[1], folder)
+    finally:
+        stage.send_signal(signal.SIGTERM)
+        assert stage.wait(30) == 0, said.read_text()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """The system's Chromium."""
+    found = next(
+        (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
+    )
+    if found is None:
+        missing("Chromium", "apt-get install chromium, or your system's package of it")
+    with sync_playwright() as playwright:
+        arguments = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+        browser = playwright.chromium.launch(executable_path=found, args=arguments)
+        yield browser
+        browser.close()
+
+
+@dataclass
+class Visitor:
+    """A browser window that notes what no page of ours may do."""
+
+    context: BrowserContext
+    page: Page
+    own: tuple[str, ...]
+    complaints: list[str] = field(default_factory=list)
+
+    def watch(self, page: Page) -> Page:
+        """Note requests to other hosts, errors on the console and failed requests."""
+
+        def request(sent: Any) -> None:
+            if not sent.url.startswith((*self.own, "data:", "blob:")):
+                self.complaints.append(f"asked {sent.url}")
+
+        page.on("request", request)
+        page.on("console", self._console)
+        page.on("pageerror", lambda error: self.complaints.append(f"script error: {error}"))
+        return page
+
+    def _console(self, said: Any) -> None:
+        if said.type in ("error", "warning"):
+            self.complaints.append(f"console: {said.text}")
+
+    def checkout(self, demo: Demo, slug: str = "haraz-single-origin") -> str:
+        """Buy something up to the order's page, as a person does; gives its address."""
+        page = self.page
+        page.goto(f"{demo.shop}/products/{slug}")
+        page.locator("main form button").first.click()
+        page.wait_for_url("**/basket")
+        page.locator('main a[href="/checkout"]').first.click()
+        for name, value in CONTACT.items():
+            if name == "country":
+                page.select_option('[name="country"]', value)
+            elif value:
+                page.fill(f'[name="{name}"]', value)
+        page.check('[name="delivery"][value="standard"]', force=True)
+        page.locator('main form[action="/checkout"] button').last.click()
+        page.wait_for_url("**/orders/*")
+        return page.url
+
+
+@pytest.fixture
+def visit(browser: Browser, demo: Demo) -> Iterator[Callable[..., Visitor]]:
+    """Open a window. At the end, nothing that no page may do must have happened in any of them."""
+    visitors: list[Visitor] = []
+
+    def open_window(**options: Any) -> Visitor:
+        options.setdefault("viewport", {"width": 1280, "height": 900})
+        options.setdefault("locale", "en-GB")
+        context = browser.new_context(**options)
+        context.set_default_timeout(10_000)
+        visitor = Visitor(context, context.new_page(), (demo.shop, demo.sandbox))
+        visitor.watch(visitor.page)
+        visitors.append(visitor)
+        return visitor
+
+    yield open_window
+    for visitor in visitors:
+        visitor.context.close()
+    assert not [complaint for visitor in visitors for complaint in visitor.complaints]
+
+
+def scan(page: Page, picture: Path) -> str:
+    """What a phone's camera would read from the screen.
+
+    Without JavaScript a screenshot may still show the page before: Chromium holds it until the next one is painted.
+    """
+    program = shutil.which("zbarimg")
+    if program is None:
+        missing("zbarimg", "apt-get install zbar-tools")
+    for _ in range(10):
+        page.screenshot(path=picture)
+        command = [str(program), "--quiet", "--raw", str(picture)]
+        result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+        if result.returncode == 0:
+            return result.stdout.strip()
+        page.wait_for_timeout(300)
+    raise AssertionError(f"no QR can be read in {picture}")
