@@ -17,6 +17,7 @@ from stage.network import LOOPBACK, free_port, lan_address
 ROOT = Path(__file__).resolve().parent.parent
 START_SECONDS = 60
 END_SECONDS = 20
+WATCH_SECONDS = 1.0
 SPEED = 60
 """How much faster than documented the sandbox repeats a failed callback: its three days pass in 72 minutes."""
 
@@ -70,7 +71,7 @@ class Demo:
             StageError: if a program ended.
         """
         told = self.host
-        while not stop.wait(1):
+        while not stop.wait(WATCH_SECONDS):
             for name, program in self.programs.items():
                 if program.poll() is not None:
                     raise StageError(f"the {name} has ended by itself. {self._last_words(name)}")

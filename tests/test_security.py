@@ -99,6 +99,8 @@ def test_the_language_is_kept(client: CheckingClient) -> None:
     assert 'lang="en"' in client.get("/?lang=en").text
     assert client.post("/language", data={"language": "xx"}).status_code == 400
     assert client.get("/?lang=xx").status_code == 200
+    response = client.post("/language", data={"language": "en", "next": "/?q=cup&lang=ar"})
+    assert response.headers["Location"] == "/?q=cup"
 
 
 def test_the_browsers_language_is_taken_without_a_choice(client: CheckingClient) -> None:

@@ -76,10 +76,10 @@ def qr(token: str) -> ResponseReturnValue:
 @bp.get("/receipt")
 def receipt(token: str) -> ResponseReturnValue:
     """The receipt to print, of a paid order, for the customer only."""
-    order, _key = _own_order(token)
+    order, key = _own_order(token)
     if order.paid_at is None:
         abort(404)
-    return _private(render_template("order/receipt.html", order=order))
+    return _private(render_template("order/receipt.html", order=order, key=key))
 
 
 @bp.post("/invoice")

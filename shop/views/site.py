@@ -1,5 +1,7 @@
 """What belongs to no area: the editable pages, the language switch, and the health checks."""
 
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
 from flask import Blueprint, abort, current_app, jsonify, make_response, redirect, render_template, request
 from flask.typing import ResponseReturnValue
 
@@ -28,7 +30,7 @@ def language() -> ResponseReturnValue:
     chosen = request.form.get("language", "")
     if chosen not in current_app.config["SHOP_LOCALES"]:
         abort(400)
-    response = make_response(redirect(own_path(request.form.get("next", "/")), 303))
+    response = make_response(redirect(_without_language(own_path(request.form.get("next", "/"))), 303))
     response.set_cookie(
         current_app.config["LANGUAGE_COOKIE"],
         chosen,
@@ -40,10 +42,19 @@ def language() -> ResponseReturnValue:
     return response
 
 
+def _without_language(path: str) -> str:
+    """A path without `?lang=`, which would outweigh the choice just made."""
+    parts = urlsplit(path)
+    query = urlencode([(name, value) for name, value in parse_qsl(parts.query) if name != "lang"])
+    return urlunsplit(("", "", parts.path, query, ""))
+
+
 @bp.get("/accent.css")
 def accent() -> ResponseReturnValue:
     """The shop's own colour, where `SHOP_ACCENT` sets one."""
-    response = make_response(f":root {{ --brand: {current_app.config['SHOP_ACCENT'] or '#1f5f53'}; }}\n")
+    colour = current_app.config["SHOP_ACCENT"] or "#1f5f53"
+    # In dark mode a lighter shade of it, so that it stands out from the dark ground just as well.
+    response = make_response(f":root {{ --brand: light-dark({colour}, color-mix(in oklab, {colour}, white 55%)); }}\n")
     response.content_type = "text/css; charset=utf-8"
     response.cache_control.max_age = 3600
     return response

@@ -20,8 +20,8 @@ from shop.views import browser
 def init_texts(app: Flask) -> None:
     """Set up languages, filters and the variables that every template has."""
     Babel(app, locale_selector=choose_locale, default_timezone=app.config["SHOP_TIMEZONE"])
-    filters = (("money", money), ("localized", localized), ("clock", clock), ("day", day), ("moment", moment))
-    app.jinja_env.filters.update(filters)
+    for name in (money, localized, country, clock, day, moment):
+        app.jinja_env.filters[name.__name__] = name
     app.jinja_env.globals.update(asset=asset, shop=Shop(app))
     app.context_processor(page_variables)
 
@@ -71,6 +71,11 @@ def localized(texts: Texts) -> str:
     """A text in the reader's language, else in any that there is."""
     locale = str(get_locale())
     return texts.get(locale) or texts.get(locale.partition("_")[0]) or next(iter(texts.values()), "")
+
+
+def country(code: str) -> str:
+    """A country's name in the reader's language."""
+    return str(get_locale().territories.get(code, code))
 
 
 def money(minor: int, currency: str | None = None) -> str:

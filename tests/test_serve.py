@@ -1,0 +1,132 @@
+"""`flask serve`: what it wants to be told, and that a stop drops no request."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from tests.conftest import CONTACT, settings_for
+from tests.pages import field
+
+ROOT = Path(__file__).parent.parent
+
+
+def free_port() -> int:
+    """A port that nobody uses."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+def start(folder: Path, port: int, *more: str, **changes: str) -> subprocess.Popen[str]:
+    """Start a shop."""
+    environment = os.environ | settings_for(folder, "http://127.0.0.1:9/projects/none", **changes)
+    return subprocess.Popen(
+        [sys.executable, "-m", "flask", "--app", "app", "serve", "--port", str(port), *more],
+        cwd=ROOT,
+        env={name: value for name, value in environment.items() if value},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def wait_for(url: str, status: int = 200) -> None:
+    """Wait until an address answers."""
+    for _ in range(100):
+        try:
+            if requests.get(url, timeout=2).status_code == status:
+                return
+        except requests.ConnectionError:
+            pass
+        time.sleep(0.1)
+    raise AssertionError(f"{url} does not answer with {status}")
+
+
+def test_web_and_worker_come_and_go_together(migrated: Path, tmp_path: Path) -> None:
+    (tmp_path / "shop.db").write_bytes(migrated.read_bytes())
+    port = free_port()
+    shop = start(tmp_path, port)
+    try:
+        wait_for(f"http://127.0.0.1:{port}/readyz")  # which wants a worker's heartbeat, too
+        children = Path(f"/proc/{shop.pid}/task/{shop.pid}/children")
+        workers = [int(child) for child in children.read_text().split()] if children.exists() else []
+    finally:
+        shop.send_signal(signal.SIGTERM)
+        assert shop.wait(20) == 0
+    assert not [worker for worker in workers if Path(f"/proc/{worker}").exists()]
+
+
+def test_a_request_in_flight_is_finished_at_sigterm(migrated: Path, tmp_path: Path) -> None:
+    """The PUT to a gateway that never answers holds a checkout for six seconds; the stop comes in the middle."""
+    (tmp_path / "shop.db").write_bytes(migrated.read_bytes())
+    port = free_port()
+    silent = socket.create_server(("127.0.0.1", 0))
+    project_url = f"http://127.0.0.1:{silent.getsockname()[1]}/projects/1"
+    here = f"http://127.0.0.1:{port}"
+    shop = start(tmp_path, port, "--no-worker", AMWAL_PROJECT_URL=project_url, PUBLIC_URL=here)
+    answers: list[Any] = []
+    try:
+        wait_for(f"{here}/healthz")
+        session = requests.Session()
+        session.post(f"{here}/basket/items", data={"product": "stoneware-cup", "quantity": "1"}, timeout=5)
+        form = checkout_form(session.get(f"{here}/checkout", timeout=5).text)
+        slow = threading.Thread(
+            target=lambda: answers.append(
+                session.post(f"{here}/checkout", data=form, allow_redirects=False, timeout=20)
+            )
+        )
+        slow.start()
+        silent.accept()  # the shop is asking the gateway now
+    finally:
+        shop.send_signal(signal.SIGTERM)
+        assert shop.wait(20) == 0
+        silent.close()
+    slow.join()
+    assert answers[0].status_code == 303
+
+
+def checkout_form(page: str) -> dict[str, str]:
+    """A filled form."""
+    hidden = {name: field(page, name) for name in ("csrf_token", "checkout_key")}
+    return CONTACT | {"delivery": "pickup"} | hidden
+
+
+def test_it_wants_to_be_told_where_orders_are_kept(tmp_path: Path) -> None:
+    shop = start(tmp_path, free_port(), DATABASE_URL="")
+    output, _ = shop.communicate(timeout=20)
+    assert shop.returncode == 1
+    assert "DATABASE_URL is not set" in output
+    assert "Traceback" not in output
+
+
+def test_a_taken_port_is_one_clear_line(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        shop = start(tmp_path, taken.getsockname()[1], "--no-worker")
+        output, _ = shop.communicate(timeout=20)
+    assert shop.returncode == 1
+    assert "cannot be used" in output
+    assert "Traceback" not in output
+
+
+@pytest.mark.parametrize("command", [["sample-shop"], ["serve"], ["worker"], ["db", "upgrade"]])
+def test_every_command_has_help(command: list[str], tmp_path: Path) -> None:
+    environment = os.environ | settings_for(tmp_path, "http://127.0.0.1:9/projects/none")
+    result = subprocess.run(
+        [sys.executable, "-m", "flask", "--app", "app", *command, "--help"],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+    assert result.returncode == 0
+    assert "Usage" in result.stdout

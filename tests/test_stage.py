@@ -1,0 +1,118 @@
+"""The stage: ports, addresses, and programs that are started, watched and ended together."""
+
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from stage import demo, network
+from stage.demo import Demo, StageError
+
+
+@pytest.fixture
+def said() -> list[str]:
+    return []
+
+
+def new_demo(folder: Path, said: list[str], port: int = 8400) -> Demo:
+    """A demo for this machine alone."""
+    return Demo(folder, port, local=True, say=said.append)
+
+
+def test_a_taken_port_is_told_and_the_next_one_used(tmp_path: Path, said: list[str]) -> None:
+    with socket.create_server(("127.0.0.1", 8400)):
+        made = new_demo(tmp_path, said)
+    assert (made.shop_port, made.sandbox_port) == (8401, 8402)
+    assert said == ["Port 8400 is in use, so 8401 is taken."]
+
+
+def test_the_lan_address_is_one_of_this_machine() -> None:
+    assert network.can_listen(network.lan_address(), 0)
+
+
+def test_without_a_network_it_is_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreachable(_self: socket.socket, _address: object) -> None:
+        raise OSError(101, "Network is unreachable")
+
+    monkeypatch.setattr(socket.socket, "connect", unreachable)
+    assert network.lan_address() == "127.0.0.1"
+
+
+def test_the_demo_starts_afresh_where_its_address_changed(tmp_path: Path, said: list[str]) -> None:
+    first = new_demo(tmp_path, said)
+    first._prepare_folder(fresh=False)
+    (tmp_path / "shop.db").touch()
+    new_demo(tmp_path, said)._prepare_folder(fresh=False)
+    assert (tmp_path / "shop.db").exists()
+    assert not said
+    new_demo(tmp_path, said, 8410)._prepare_folder(fresh=False)
+    assert not (tmp_path / "shop.db").exists()
+    assert "The address has changed" in said[0]
+
+
+def test_a_changed_address_is_noticed_and_said_once(
+    tmp_path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = new_demo(tmp_path, said)
+    made.local = False
+    addresses = iter(["127.0.0.1", "192.168.9.9", "192.168.9.9"])
+    stop = threading.Event()
+
+    def address() -> str:
+        new = next(addresses, None)
+        if new is None:
+            stop.set()
+        return new or "192.168.9.9"
+
+    monkeypatch.setattr(demo, "lan_address", address)
+    monkeypatch.setattr(demo, "WATCH_SECONDS", 0.001)
+    made.watch(stop)
+    assert len(said) == 1
+    assert "192.168.9.9" in said[0]
+
+
+def test_a_program_that_ends_by_itself_ends_the_demo_with_its_last_words(tmp_path: Path, said: list[str]) -> None:
+    made = new_demo(tmp_path, said)
+    made._prepare_folder(fresh=False)
+    made._run("worker", [sys.executable, "-c", "print('out of beans')"], {})
+    made.programs["worker"].wait()
+    with pytest.raises(StageError, match=r"the worker has ended by itself\. out of beans"):
+        made.watch(threading.Event())
+
+
+def test_ending_lets_programs_finish_and_leaves_none(tmp_path: Path, said: list[str]) -> None:
+    made = new_demo(tmp_path, said)
+    made._prepare_folder(fresh=False)
+    script = """
+import signal, sys, time
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))
+print("up", flush=True)
+time.sleep(60)
+"""
+    made._run("shop", [sys.executable, "-c", script], {})
+    while "up" not in (tmp_path / "shop.log").read_text():
+        assert made.programs["shop"].poll() is None
+    made.end()
+    assert made.programs["shop"].returncode == 7
+
+
+def test_settings_of_the_users_own_shop_stay_out(
+    tmp_path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SHOP_NAME", "Mine")
+    monkeypatch.setenv("AMWAL_API_KEY", "the-real-one")
+    settings = new_demo(tmp_path, said)._shop_settings("http://127.0.0.1:8401/projects/1", "demo-key")
+    assert "SHOP_NAME" not in settings
+    assert settings["AMWAL_API_KEY"] == "demo-key"
+
+
+@pytest.mark.parametrize("program", ["stage", "sandbox"])
+def test_help_is_there(program: str) -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", program, "--help"], capture_output=True, text=True, check=False, timeout=30
+    )
+    assert result.returncode == 0
+    assert "Usage" in result.stdout
