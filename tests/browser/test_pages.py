@@ -1,0 +1,193 @@
+"""Every page and every face of the order page, in English and Arabic, light and dark, on a phone and on a desk."""
+
+import itertools
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from flask import Flask
+
+from app import create_app
+from models import Order, OrderState, now
+from sandbox.store import Store
+from shop import orders
+from shop.db import db, write
+from tests.browser.conftest import Demo, Visitor, scan
+from tests.conftest import OrderFactory, settings_for
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+PAGES = {
+    "catalogue": "/",
+    "category": "/?category=gear&sort=-price",
+    "search": "/?q=coffee+bean",
+    "nothing found": "/?q=tractor",
+    "product": "/products/brass-dallah",
+    "sold out": "/products/sidr-honey",
+    "empty basket": "/basket",
+    "terms": "/pages/terms",
+    "privacy": "/pages/privacy",
+    "returns": "/pages/returns",
+    "contact": "/pages/contact",
+    "not found": "/nothing",
+}
+FACES = ("waiting", "confirming", "preparing", "unreachable", "paid", "paid late", "expired", "needs_review")
+FACES += ("cancelled", "refunded", "plain token")
+MODES = list(itertools.product(("en-GB", "ar-JO"), ("light", "dark"), (390, 1280)))
+MODE_NAMES = [f"{language[:2]}-{width}-{scheme}" for language, scheme, width in MODES]
+
+
+@pytest.fixture(scope="module")
+def shop(demo: Demo) -> Iterator[Flask]:
+    """The demo's own rules and database, to bring orders into states that would take hours otherwise."""
+    store = Store(demo.folder / "sandbox.db")
+    project = store.project()
+    app = create_app(
+        settings_for(
+            demo.folder,
+            f"{demo.sandbox}/projects/{project.id}",
+            AMWAL_API_KEY=project.api_key,
+            AMWAL_PAYMENT_ORIGINS=demo.sandbox,
+            PUBLIC_URL=demo.shop,
+            DEMO="on",
+        )
+    )
+    app.extensions["store"] = store
+    with app.app_context():
+        yield app
+        for engine in db.engines.values():
+            engine.dispose()
+    store.close()
+
+
+@pytest.fixture(scope="module")
+def faces(shop: Flask) -> dict[str, str]:
+    """The address of an order for each face, below the shop's."""
+    order = OrderFactory(shop.extensions["store"])
+    made: dict[str, Order] = {name: order.awaiting() for name in ("waiting", "confirming", "plain token")}
+    made["paid"], made["refunded"] = order.awaiting("brass-dallah"), order.awaiting()
+    made["expired"], made["paid late"] = order.expired(), order.expired()
+    made["cancelled"], made["needs_review"] = order.awaiting(), order.awaiting()
+    made["unreachable"], made["preparing"] = order.placed(), order.placed()
+    for name in ("cancelled", "needs_review"):
+        orders.cancel(made[name].id, "customer")
+    for name in ("paid", "paid late", "needs_review", "refunded"):
+        order.pay(made[name])
+    with write() as session:
+        orders.move(session, orders.lock(session, made["refunded"].id), OrderState.REFUNDED, "staff:1")
+        far = now().replace(year=now().year + 1)
+        session.get_one(Order, made["preparing"].id).invoice_claimed_until = far
+    addresses = {name: f"/orders/{one.token}?key={one.key}" for name, one in made.items()}
+    addresses["confirming"] += "&returned=success"
+    addresses["plain token"] = addresses["plain token"].partition("?")[0]
+    assert set(addresses) == set(FACES)
+    return addresses
+
+
+def check(visitor: Visitor, address: str, status: int = 200) -> None:
+    """Open a page: the status, no sideways scrolling, nothing that axe finds."""
+    response = visitor.page.goto(address)
+    assert response is not None
+    assert response.status == status
+    too_wide = visitor.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+    assert too_wide <= 0, f"{too_wide} px too wide"
+    found = Axe().run(visitor.page)
+    assert found.violations_count == 0, found.generate_report()
+
+
+def window(visit: Callable[..., Visitor], mode: tuple[str, str, int]) -> Visitor:
+    """A window in a mode."""
+    language, scheme, width = mode
+    return visit(
+        locale=language, color_scheme=scheme, viewport={"width": width, "height": 844}, reduced_motion="reduce"
+    )
+
+
+@pytest.mark.parametrize("mode", MODES, ids=MODE_NAMES)
+def test_pages(visit: Callable[..., Visitor], demo: Demo, mode: tuple[str, str, int]) -> None:
+    visitor = window(visit, mode)
+    for name, path in PAGES.items():
+        check(visitor, demo.shop + path, 404 if name == "not found" else 200)
+    visitor.page.goto(f"{demo.shop}/products/stoneware-cup")
+    visitor.page.locator("main form button").first.click()
+    check(visitor, f"{demo.shop}/basket")
+    check(visitor, f"{demo.shop}/checkout")
+
+
+@pytest.mark.parametrize("mode", MODES, ids=MODE_NAMES)
+def test_faces_of_the_order_page(
+    visit: Callable[..., Visitor], demo: Demo, faces: dict[str, str], mode: tuple[str, str, int], tmp_path: Path
+) -> None:
+    visitor = window(visit, mode)
+    for name in FACES:
+        check(visitor, demo.shop + faces[name])
+        if name in ("waiting", "plain token"):
+            link = visitor.page.locator('a[href*="/invoice/"]').first.get_attribute("href")
+            assert scan_whole(visitor, tmp_path) == link
+    check(visitor, demo.shop + faces["paid"].replace("?", "/receipt?"))
+
+
+def scan_whole(visitor: Visitor, folder: Path) -> str:
+    """Read the QR where it stands: on a phone below the fold."""
+    visitor.page.locator('img[src^="data:image/png"]').scroll_into_view_if_needed()
+    return scan(visitor.page, folder / "qr.png")
+
+
+@pytest.mark.parametrize("javascript", [True, False], ids=["with JavaScript", "without JavaScript"])
+def test_a_refused_checkout_leads_to_the_fields_by_keyboard(
+    visit: Callable[..., Visitor], demo: Demo, javascript: bool
+) -> None:
+    page = visit(java_script_enabled=javascript).page
+    page.goto(f"{demo.shop}/products/stoneware-cup")
+    page.locator("main form button").first.click()
+    page.goto(f"{demo.shop}/checkout")
+    if javascript:  # past the browser's own checks, to see the shop's
+        page.locator("form[action='/checkout']").evaluate("form => form.noValidate = true")
+    page.fill('[name="name"]', "Sara")
+    page.fill('[name="email"]', "sara@example")
+    for name in ("address", "city"):
+        page.fill(f'[name="{name}"]', "x")
+    page.select_option('[name="country"]', "JO")
+    page.locator('main form[action="/checkout"] button').last.press("Enter")
+    summary = page.locator('[role="alert"]')
+    summary.wait_for()
+    summary.locator("a").first.press("Enter")
+    assert re.search(r"#email$", page.url)
+    assert page.locator('[name="name"]').input_value() == "Sara"
+
+
+def test_the_skip_link_is_the_first_stop(visit: Callable[..., Visitor], demo: Demo) -> None:
+    page = visit().page
+    page.goto(demo.shop)
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.getAttribute('href')") == "#main"
+    page.keyboard.press("Enter")
+    assert page.url.endswith("#main")
+
+
+def test_the_copy_button_works_without_the_clipboard_api(
+    visit: Callable[..., Visitor], demo: Demo, faces: dict[str, str]
+) -> None:
+    """Pages over plain http in a local network have no clipboard API."""
+    visitor = visit()
+    visitor.page.add_init_script("Object.defineProperty(navigator, 'clipboard', {value: undefined})")
+    visitor.page.add_init_script("document.execCommand = what => (window.copied = what + ':' + getSelection())")
+    visitor.page.goto(demo.shop + faces["waiting"])
+    visitor.page.locator("[data-copy]").click()
+    link = visitor.page.locator('a[href*="/invoice/"]').first.get_attribute("href")
+    copied: Any = visitor.page.evaluate("window.copied")
+    assert copied.startswith("copy")
+    assert link
+
+
+def test_a_script_in_names_and_notes_stays_text(visit: Callable[..., Visitor], demo: Demo, shop: Flask) -> None:
+    order = OrderFactory(shop.extensions["store"])
+    evil = '"><script>document.title="broken"</script><img src=x onerror=document.title="broken">'
+    placed = order.placed(name=evil, note=evil, address=evil)
+    visitor = visit()
+    visitor.page.goto(f"{demo.shop}/orders/{placed.token}?key={placed.key}")
+    assert "broken" not in visitor.page.title()
+    assert evil in visitor.page.locator("main").inner_text()
