@@ -77,7 +77,7 @@ def origin(value: str) -> str:
     parts = urlsplit(url)
     if parts.path not in ("", "/") or parts.query:
         raise ValueError("write scheme and host only, such as https://shop.example")
-    return f"{parts.scheme}://{parts.netloc}"
+    return _origin_of(url)
 
 
 def web_address(value: str) -> str:
@@ -266,8 +266,10 @@ def _check_together(values: Mapping[str, Any]) -> None:
 
 
 def _origin_of(url: str) -> str:
+    """Scheme, host and port as browsers write them: lower case, no port where it is the usual one."""
     parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc}"
+    netloc = parts.netloc.lower()
+    return f"{parts.scheme}://{netloc.removesuffix(':443' if parts.scheme == 'https' else ':80')}"
 
 
 def _kept_secret_key() -> str:

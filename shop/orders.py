@@ -178,7 +178,7 @@ def resume(order_id: int) -> bool:
         until = now() + timedelta(minutes=current_app.config["RESERVATION_MINUTES"])
         order.reservation += 1
         take_stock(session, order)
-        return move(session, order, back_to, "customer", reserved_until=until)
+        return move(session, order, back_to, "customer", reserved_until=until, returned_at=None)
 
 
 def note_return(order_id: int) -> None:

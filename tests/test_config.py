@@ -26,6 +26,11 @@ def test_three_settings_are_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert values["AMWAL_PAYMENT_ORIGINS"] == {"https://amwal.exchange"}
 
 
+@pytest.mark.parametrize("written", ["https://Shop.Example", "https://shop.example:443/", " https://shop.example "])
+def test_an_address_is_kept_as_browsers_write_it(written: str) -> None:
+    assert load(GOOD | {"PUBLIC_URL": written})["PUBLIC_URL"] == "https://shop.example"
+
+
 @pytest.mark.parametrize("name", ["AMWAL_PROJECT_URL", "AMWAL_API_KEY", "PUBLIC_URL"])
 def test_a_missing_setting_is_named(name: str) -> None:
     with pytest.raises(SettingError, match=rf"{name} is missing\. Set it in \.env or the environment"):

@@ -68,6 +68,17 @@ def test_opening_the_success_url_pays_nothing(buyer: CheckingClient, placed: Any
     assert not status(buyer, placed)["final"]
 
 
+def test_after_the_return_no_device_asks_to_pay_again(
+    buyer: CheckingClient, stranger: CheckingClient, placed: Any, order: OrderFactory
+) -> None:
+    stranger.get(path(placed, "?returned=success"))  # the phone that paid
+    assert heading(buyer.get(path(placed)).text) == "Waiting for confirmation"
+    assert heading(buyer.get(path(placed, "?returned=cancel")).text) == "Pay $64.00"
+    order.run_out(placed)
+    orders.expire(placed.id)
+    assert heading(post(buyer, placed, "reservation")) == "Pay $64.00", "whoever holds it again wants to pay"
+
+
 def test_opening_the_cancel_url_cancels_nothing(buyer: CheckingClient, placed: Any, order: OrderFactory) -> None:
     page = buyer.get(path(placed, "?returned=cancel")).text
     assert heading(page) == "Pay $64.00"

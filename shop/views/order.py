@@ -34,8 +34,8 @@ def show(token: str) -> ResponseReturnValue:
     """Confirmation page and status page in one. `?returned=` marks a browser that comes from the payment page; it
     pays nothing and cancels nothing."""
     order = order_or_404(token)
-    returned = request.args.get("returned") == "success"
-    if returned and order.returned_at is None:
+    returned = request.args.get("returned")
+    if returned == "success" and order.returned_at is None:
         orders.note_return(order.id)
         order = order_or_404(token)
     key = request.args.get("key", "")
@@ -43,7 +43,7 @@ def show(token: str) -> ResponseReturnValue:
     page = render_template(
         "order/show.html",
         order=order,
-        face=face(order, returned=returned),
+        face=face(order, came_back_unpaid=returned == "cancel"),
         full=full,
         key=key if full else "",
         qr_uri=_data_uri(order),
@@ -145,13 +145,16 @@ def _own_order(token: str) -> tuple[Order, str]:
     return order, key
 
 
-def face(order: Order, *, returned: bool) -> str:
-    """Which of the page's faces an order has now; each is a template of that name."""
+def face(order: Order, *, came_back_unpaid: bool) -> str:
+    """Which of the page's faces an order has now; each is a template of that name.
+
+    Once a browser came back by successUrl, on whatever device, nobody is asked to pay again: twice would be too much.
+    """
     if order.state is OrderState.PLACED:
         being_asked = order.invoice_claimed_until is not None and order.invoice_claimed_until > now()
         return "preparing" if being_asked else "unreachable"
     if order.state is OrderState.AWAITING_PAYMENT:
-        return "confirming" if returned else "waiting"
+        return "confirming" if order.returned_at and not came_back_unpaid else "waiting"
     return order.state.value
 
 
