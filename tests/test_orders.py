@@ -1,5 +1,6 @@
 """The order's states, its reservations and its stock."""
 
+import itertools
 import json
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -45,21 +46,18 @@ ALLOWED = {
 }
 
 
-@pytest.mark.parametrize("leaving", list(OrderState))
-@pytest.mark.parametrize("to", list(OrderState))
-def test_only_the_moves_of_the_table_are_made(
-    app: Flask, order: OrderFactory, leaving: OrderState, to: OrderState
-) -> None:
+def test_only_the_moves_of_the_table_are_made(app: Flask, order: OrderFactory) -> None:
     placed = order.placed()
-    with write() as session:
-        session.get_one(Order, placed.id).state = leaving
-    with write() as session:
-        loaded = orders.lock(session, placed.id)
-        if (leaving.value, to.value) in ALLOWED:
-            assert orders.move(session, loaded, to, "test")
-        else:
-            with pytest.raises(ValueError, match="cannot go"):
-                orders.move(session, loaded, to, "test")
+    for leaving, to in itertools.product(OrderState, OrderState):
+        with write() as session:
+            session.get_one(Order, placed.id).state = leaving
+        with write() as session:
+            loaded = orders.lock(session, placed.id)
+            if (leaving.value, to.value) in ALLOWED:
+                assert orders.move(session, loaded, to, "test")
+            else:
+                with pytest.raises(ValueError, match="cannot go"):
+                    orders.move(session, loaded, to, "test")
     assert {(one, other) for one in MOVES if one for other in MOVES[one]} == ALLOWED
 
 

@@ -123,7 +123,7 @@ def test_every_post_but_the_callback_is_protected(app: Flask, client: CheckingCl
     assert checked >= 8
 
 
-@pytest.mark.parametrize("cookie", ["", "nonsense", "eyJiYXNrZXQiOjV9.x.y", "é", "a" * 5000])
+@pytest.mark.parametrize("cookie", ["", "nonsense", "eyJiYXNrZXQiOjV9.x.y", "é", "a" * 4000])
 def test_a_broken_cookie_is_an_empty_session(app: Flask, client: CheckingClient, cookie: str) -> None:
     client.set_cookie(app.config["SESSION_COOKIE_NAME"], cookie, domain="127.0.0.1")
     for path in ("/", "/basket", "/checkout"):
