@@ -537,6 +537,8 @@ class CallbackAttempt(Base):
     session_id: Mapped[str] = mapped_column(String(200), default="")
     body: Mapped[str] = mapped_column(String(600), default="")
 
+    order: Mapped[Order | None] = relationship()
+
 
 class Staff(Base):
     """A person who may sign in to the dashboard."""

@@ -182,9 +182,9 @@ def accept_callback(body: bytes, sender: str) -> CallbackOutcome:
         attempt.outcome = _judge(session, attempt, body)
         attempt.status = ANSWERS[attempt.outcome]
         session.add(attempt)
-        if attempt.outcome is CallbackOutcome.ACCEPTED:
+        if attempt.order and attempt.outcome is CallbackOutcome.ACCEPTED:
             session.flush()
-            _settle(session, orders.lock(session, attempt.order_id or 0), attempt)
+            _settle(session, attempt.order, attempt)
     log.info("callback %s: %s", attempt.outcome, attempt.reason or attempt.order_id)
     return attempt.outcome
 
@@ -212,7 +212,7 @@ def _judge(session: Session, attempt: CallbackAttempt, body: bytes) -> CallbackO
         attempt.reason = "no invoice of ours has this secret"
         attend(session, AttentionKind.UNKNOWN_SECRET, "callback", f"last from {attempt.sender}")
         return CallbackOutcome.UNKNOWN_SECRET
-    attempt.order_id = order.id
+    attempt.order = order
     if callback.invoice_id not in ("", order.invoice.gateway_id):
         attempt.reason = "the secret belongs to another invoice"
         attend(session, AttentionKind.OTHER_INVOICE, order.number, f"it named {callback.invoice_id[:80]}", order.id)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from flask import Flask
+from sqlalchemy import event
 from sqlalchemy.exc import OperationalError
 
 from models import (
@@ -306,3 +307,12 @@ def test_a_callback_is_stored_without_its_secret(client: CheckingClient, order: 
     assert message["secret"] not in kept
     assert "an-unknown-secret" not in kept
     assert message["invoiceId"] in kept
+
+
+def test_accepting_takes_eight_statements(client: CheckingClient, order: OrderFactory) -> None:
+    waiting = order.awaiting()
+    message = order.callback(waiting)
+    statements: list[str] = []
+    event.listen(db.engines["write"], "before_cursor_execute", lambda *args: statements.append(args[2]))
+    assert post(client, message) == 200
+    assert len([one for one in statements if not one.startswith("BEGIN")]) <= 8
