@@ -39,5 +39,5 @@ PIN := --universal --generate-hashes --no-emit-index-url --no-emit-find-links --
 
 catalogues: $(VENV)/installed-requirements-dev.txt  ## Bring translations/ up to date with the texts in code and templates
 	$(RUN)pybabel -q extract -F translations/babel.cfg -o translations/messages.pot --omit-header --no-location --sort-output .
-	$(RUN)pybabel -q update -i translations/messages.pot -d translations --omit-header --no-fuzzy-matching
+	$(RUN)pybabel -q update -i translations/messages.pot -d translations --ignore-pot-creation-date --no-fuzzy-matching
 	$(RUN)pybabel -q compile -d translations

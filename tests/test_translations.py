@@ -1,0 +1,56 @@
+"""Every text of the shop is translated, and the compiled catalogues are those of their sources."""
+
+import io
+from pathlib import Path
+
+import pytest
+from babel.messages.catalog import Catalog
+from babel.messages.frontend import CommandLineInterface
+from babel.messages.mofile import write_mo
+from babel.messages.pofile import read_po
+
+ROOT = Path(__file__).parent.parent
+FOLDER = ROOT / "translations"
+CATALOGUES = sorted(FOLDER.glob("*/LC_MESSAGES/messages.po"))
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory: pytest.TempPathFactory) -> Catalog:
+    """All texts in code and templates, as they are now."""
+    target = tmp_path_factory.mktemp("texts") / "messages.pot"
+    command = ["pybabel", "-q", "extract", "-F", str(FOLDER / "babel.cfg"), "-o", str(target), str(ROOT)]
+    CommandLineInterface().run(command)
+    with target.open("rb") as file:
+        return read_po(file)
+
+
+def read(path: Path) -> Catalog:
+    """A language's catalogue."""
+    with path.open("rb") as file:
+        return read_po(file, locale=path.parent.parent.name)
+
+
+@pytest.mark.parametrize("path", CATALOGUES, ids=lambda path: path.parent.parent.name)
+def test_every_text_is_translated(path: Path, texts: Catalog) -> None:
+    translated = {message.id: message for message in read(path) if message.id}
+    for wanted in texts:
+        if not wanted.id:
+            continue
+        assert wanted.id in translated, f"run `make catalogues` and translate {wanted.id!r}"
+        found = translated[wanted.id]
+        forms = found.string if isinstance(found.string, tuple) else (found.string,)
+        assert all(forms), f"not translated: {wanted.id!r}"
+        assert not found.fuzzy, f"not sure: {wanted.id!r}"
+        assert not list(found.check(read(path))), f"placeholders differ: {wanted.id!r}"
+    assert len(translated) == len([message for message in texts if message.id]), "run `make catalogues`"
+
+
+@pytest.mark.parametrize("path", CATALOGUES, ids=lambda path: path.parent.parent.name)
+def test_the_compiled_catalogue_is_that_of_its_source(path: Path) -> None:
+    compiled = io.BytesIO()
+    write_mo(compiled, read(path))
+    assert path.with_suffix(".mo").read_bytes() == compiled.getvalue(), "run `make catalogues`"
+
+
+def test_there_is_a_catalogue_for_arabic() -> None:
+    assert [path.parent.parent.name for path in CATALOGUES] == ["ar"]
