@@ -47,7 +47,7 @@ def send(to: str, template: str, locale: str, key: str, **context: Any) -> None:
     message["Date"] = format_datetime(now())
     message["Message-ID"] = f"<{re.sub(r'[^a-z0-9]', '.', key)}@{host}>"
     message["Auto-Submitted"] = "auto-generated"
-    message.set_content(body.strip() + "\n")
+    message.set_content(re.sub(r"\n{3,}", "\n\n", body.strip()) + "\n")
     message["Content-Language"] = locale
     _hand_over(message, config["MAIL_URL"], key)
 

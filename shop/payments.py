@@ -147,7 +147,7 @@ def _describe(order: Order) -> str:
         f"{line.quantity} × {line.name.get(order.locale) or next(iter(line.name.values()))}"
         for line in order.product_lines
     )
-    text = ", ".join(names)
+    text = " · ".join(names)
     return text if len(text) <= 160 else text[:159] + "…"
 
 

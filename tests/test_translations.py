@@ -53,4 +53,4 @@ def test_the_compiled_catalogue_is_that_of_its_source(path: Path) -> None:
 
 
 def test_there_is_a_catalogue_for_arabic() -> None:
-    assert [path.parent.parent.name for path in CATALOGUES] == ["ar"]
+    assert "ar" in [path.parent.parent.name for path in CATALOGUES]

@@ -9,6 +9,7 @@ from typing import Any
 from babel import Locale
 from flask import Flask, current_app, has_request_context, request, url_for
 from flask_babel import Babel, format_date, format_time, get_locale
+from flask_babel import gettext as _
 from sqlalchemy.exc import SQLAlchemyError
 
 from models import Texts
@@ -95,7 +96,7 @@ def day(at: datetime) -> str:
 
 def moment(at: datetime) -> str:
     """Date and time in the shop's time zone."""
-    return f"{day(at)}, {clock(at)}"
+    return _("%(day)s, %(time)s", day=day(at), time=clock(at))
 
 
 def asset(path: str) -> str:

@@ -12,7 +12,7 @@ from sandbox.store import Store
 MakeInvoice = Callable[..., dict[str, Any]]
 
 
-@pytest.mark.parametrize(("lang", "direction", "word"), [("en", "ltr", "Pay"), ("ar", "rtl", "ادفع")])
+@pytest.mark.parametrize(("lang", "direction", "word"), [("en", "ltr", "Pay"), ("ar", "rtl", "الدفع")])
 def test_the_page_shows_what_to_pay_in_both_languages(
     client: FlaskClient, invoice: MakeInvoice, lang: str, direction: str, word: str
 ) -> None:
