@@ -3,7 +3,7 @@
 VENV ?= .venv
 RUN := $(VENV)/bin/
 
-# The first Python that is new enough; with none, the one there is, so that `install.sh` can name it.
+# The first Python that is new enough; empty if there is none, which `install.sh` explains.
 CANDIDATES := $(PYTHON) python3 python3.13 python3.12 python3.11 python
 PYTHON_FOUND := $(shell for p in $(CANDIDATES); do $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
@@ -39,5 +39,5 @@ PIN := --universal --generate-hashes --no-emit-index-url --no-emit-find-links --
 
 catalogues: $(VENV)/installed-requirements-dev.txt  ## Bring translations/ up to date with the texts in code and templates
 	$(RUN)pybabel -q extract -F translations/babel.cfg -o translations/messages.pot --omit-header --no-location --sort-output .
-	$(RUN)pybabel -q update -i translations/messages.pot -d translations --ignore-pot-creation-date --no-fuzzy-matching
+	$(RUN)pybabel -q update -i translations/messages.pot -d translations --ignore-pot-creation-date --no-fuzzy-matching --ignore-obsolete
 	$(RUN)pybabel -q compile -d translations

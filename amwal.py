@@ -131,7 +131,8 @@ class Client:
             cancel_url: where it goes after cancelling.
 
         Raises:
-            AmwalError: one of the family above, at the latest after `DEADLINE` seconds.
+            AmwalError: one of the family above, at the latest after `DEADLINE` seconds (and what the system's resolver
+                takes to find the gateway's address, which nobody can cut short).
         """
         texts = {"header": header, "description": description, "successUrl": success_url, "cancelUrl": cancel_url}
         # Written as an exact JSON number. A float would turn 0.1 + 0.2 into 0.30000000000000004.
@@ -179,7 +180,7 @@ class _Cutter:
 
     def __init__(self, seconds: float) -> None:
         self.has_cut = False
-        self._connection: HTTPConnection | None = None
+        self._socket: socket.socket | None = None
         self._timer = threading.Timer(max(seconds, 0.0), self._cut)
         self._timer.daemon = True
 
@@ -194,18 +195,22 @@ class _Cutter:
 
     @classmethod
     def watch(cls, connection: HTTPConnection) -> None:
-        """Remember the connection that carries this thread's request."""
+        """Remember the socket that carries this thread's request.
+
+        The socket itself: where a reply ends with the connection, http.client takes it from there with the headers.
+        """
         cutter = getattr(cls.current, "cutter", None)
         if cutter is not None:
-            cutter._connection = connection
+            cutter._socket = connection.sock
+            if cutter.has_cut:  # time was up before there was anything to cut
+                cutter._cut()
 
     def _cut(self) -> None:
         self.has_cut = True
-        sock = self._connection.sock if self._connection else None
-        if sock is not None:
+        if self._socket is not None:
             with contextlib.suppress(OSError):  # closed already
                 # The plain socket's own shutdown: that of a TLS socket would disturb the thread that is reading.
-                socket.socket.shutdown(sock, socket.SHUT_RDWR)
+                socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
 
 
 class _CuttableHTTP(HTTPConnection):
@@ -283,7 +288,7 @@ def parse_invoice(content: bytes, payment_origins: Collection[str]) -> Invoice:
 def _reply_text(data: dict[str, Any], name: str) -> str:
     value = data.get(name)
     limit = 2000 if name == "url" else 200
-    if not isinstance(value, str) or not 0 < len(value) <= limit or not value.isascii() or not value.isprintable():
+    if not isinstance(value, str) or len(value) > limit or not re.fullmatch(r"[!-~]+", value):
         raise BadReply(f"`{name}` is missing or no plain text")
     return value
 

@@ -19,9 +19,6 @@ from shop.views.errors import init_errors
 from shop.views.guards import csrf
 from shop.views.texts import init_texts
 
-THREADS = 16
-"""Threads of one web process. SQLite has one writer; more threads would only wait."""
-
 
 def create_app(settings: Mapping[str, str] | None = None) -> Flask:
     """Build the shop.
@@ -60,17 +57,18 @@ def init_cookies(app: Flask) -> None:
         SESSION_COOKIE_SAMESITE="Lax",  # not Strict: whoever comes back from the payment page still has the basket
         PERMANENT_SESSION_LIFETIME=timedelta(days=30),
         LANGUAGE_COOKIE=f"{name}_language",
+        WTF_CSRF_SSL_STRICT=False,  # some browsers send no Referer; the token is enough
         WTF_CSRF_TIME_LIMIT=None,  # as long as the session: a basket may wait for days
         MAX_CONTENT_LENGTH=64 * 1024,  # bytes; the largest form has some 2 KB
     )
 
 
 def init_gateway(app: Flask) -> None:
-    """The one client of this process. Half of the threads may wait for the gateway; the others answer callbacks."""
+    """The one client of this process."""
     client = amwal.Client(
         app.config["AMWAL_PROJECT_URL"], app.config["AMWAL_API_KEY"], app.config["AMWAL_PAYMENT_ORIGINS"]
     )
-    app.extensions["amwal"] = Gateway(client, slots=THREADS // 2)
+    app.extensions["amwal"] = Gateway(client)
 
 
 def init_templates(app: Flask) -> None:
@@ -81,7 +79,7 @@ def init_templates(app: Flask) -> None:
 
 
 def init_static(app: Flask) -> None:
-    """WhiteNoise serves `static/` before Flask is asked; addresses with a content mark may be kept for long."""
+    """WhiteNoise serves `static/` before Flask is asked, to be kept for a day: a changed file has another address."""
 
     def add_headers(headers: Headers, _path: str, _url: str) -> None:
         for name, value in HEADERS.items():

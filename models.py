@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Self
 
-from flask_babel import LazyString
+from flask_babel import LazyString, get_locale
 from flask_babel import lazy_gettext as _
 from sqlalchemy import (
     JSON,
@@ -30,6 +30,12 @@ from shop.db import Base, UTCDateTime
 
 Texts = dict[str, str]
 """The same text by language code."""
+
+
+def localized(texts: Texts) -> str:
+    """A text in the reader's language, else in any that there is."""
+    locale = str(get_locale())
+    return texts.get(locale) or texts.get(locale.partition("_")[0]) or next(iter(texts.values()), "")
 
 
 def now() -> datetime:
@@ -371,6 +377,8 @@ class Order(Base):
     reservation: Mapped[int] = mapped_column(default=1)
     """Counts up each time the stock is taken anew."""
     reserved_until: Mapped[datetime] = mapped_column(UTCDateTime)
+    held_since: Mapped[datetime] = mapped_column(UTCDateTime, default=now)
+    """When the present reservation was taken."""
     returned_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
     """When the browser first came back by successUrl. It proves nothing, and extends the reservation once."""
     invoice_claimed_until: Mapped[datetime | None] = mapped_column(UTCDateTime)
@@ -404,9 +412,24 @@ class Order(Base):
         return self.state is OrderState.AWAITING_PAYMENT
 
     @property
+    def may_still_be_paid(self) -> bool:
+        """Whether it makes sense to tell its buyer where to pay."""
+        return self.state.holds_stock_unpaid or self.state is OrderState.EXPIRED
+
+    @property
+    def has_receipt(self) -> bool:
+        """Whether there is something to receipt: not while a person must still decide."""
+        return self.state in (OrderState.PAID, OrderState.REFUNDED)
+
+    @property
     def is_cancellable(self) -> bool:
         """Whether the customer may still cancel."""
         return self.state.holds_stock_unpaid
+
+    @property
+    def is_said_to_be_paid(self) -> bool:
+        """Whether a browser came back by successUrl since the goods were held: its buyer believes to have paid."""
+        return self.returned_at is not None and self.returned_at >= self.held_since
 
     @property
     def product_lines(self) -> list["OrderLine"]:

@@ -3,7 +3,7 @@
 from flask_babel import LazyString
 from flask_babel import lazy_gettext as _
 from sqlalchemy import func, select
-from sqlalchemy.orm import Session, joinedload, selectinload
+from sqlalchemy.orm import Session, selectinload
 
 from models import Basket, BasketItem, Order, Product, now
 from shop.db import db, write
@@ -78,18 +78,14 @@ def change(token: str | None, item_id: int, quantity: int) -> bool:
         WrongQuantity: there are not so many left.
     """
     with write() as session:
-        item = session.scalar(
-            select(BasketItem)
-            .join(BasketItem.basket)
-            .where(BasketItem.id == item_id, Basket.token == (token or ""), Basket.open)
-            .options(joinedload(BasketItem.product))
-            .with_for_update(of=BasketItem)
-        )
-        if item is None:
+        # The basket first, as every change does: in another order two of them could wait for each other.
+        basket = session.scalar(select(Basket).filter_by(token=token or "", open=True).with_for_update())
+        item = next((item for item in basket.items if item.id == item_id), None) if basket else None
+        if basket is None or item is None:
             return False
         if quantity > item.quantity:  # fewer is always fine, even where fewer are left
             _check(quantity, item.product.stock)
-        _touch(item.basket)
+        _touch(basket)
         if quantity == 0:
             session.delete(item)
         else:

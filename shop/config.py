@@ -147,6 +147,28 @@ def database(value: str) -> str:
     return value.strip()
 
 
+def mail_address(value: str) -> str:
+    """Where mails go: smtp:// or smtps:// with a host, or a folder."""
+    value = value.strip()
+    wrong = ValueError("write smtp://user:password@host:port, or the path of a folder")
+    try:
+        parts = urlsplit(value)
+        _ = parts.port
+    except ValueError:
+        raise wrong from None
+    by_smtp = parts.scheme in ("smtp", "smtps") and parts.hostname and value.startswith(f"{parts.scheme}://")
+    if not by_smtp and ":" in value[2:]:  # a drive letter may have one, but `smtp.example.com:587` is no folder
+        raise wrong
+    return value
+
+
+def short(value: str) -> str:
+    """Text of 40 characters at most."""
+    if len(value.strip()) > 40:
+        raise ValueError("write 40 characters at most")
+    return value.strip()
+
+
 def colour(value: str) -> str:
     """A colour as `#rrggbb`."""
     if value and not re.fullmatch(r"#[0-9a-fA-F]{6}", value.strip()):
@@ -191,10 +213,10 @@ SETTINGS = (
     Setting("SHOP_ACCENT", colour, "", "a colour for buttons, as #rrggbb"),
     Setting("SHOP_LOCALES", locales, "en,ar", "the shop's languages; the first is the default"),
     Setting("SHOP_TAX_RATE", percent, "0", "the tax that prices contain, in percent"),
-    Setting("SHOP_TAX_NUMBER", text, "", "your tax number, for receipts"),
+    Setting("SHOP_TAX_NUMBER", short, "", "your tax number, for receipts"),
     Setting("RESERVATION_MINUTES", whole(1), "30", "how long an unpaid order holds its goods"),
     Setting("CONFIRMATION_MINUTES", whole(0), "120", "how much longer after a customer comes back from paying"),
-    Setting("MAIL_URL", text, str(INSTANCE / "mail"), "smtp://user:password@host:port, or a folder for .eml files"),
+    Setting("MAIL_URL", mail_address, str(INSTANCE / "mail"), "smtp://user:password@host, or a folder for .eml files"),
     Setting("MERCHANT_EMAIL", text, "", "where you are told what needs attention"),
     Setting("TRUSTED_PROXIES", whole(0), "0", "how many reverse proxies stand before the shop"),
     Setting("DEMO", switch, "off", "test mode: on for demonstrations only"),
@@ -204,6 +226,8 @@ _BY_NAME = {setting.name: setting for setting in SETTINGS}
 
 def load(given: Mapping[str, str] | None = None) -> dict[str, Any]:
     """Read and check all settings.
+
+    `DUKKAN_DOTENV` in the environment names another file than `.env`: a demonstration must not read the shop's own.
 
     Args:
         given: settings as text; if None, the environment and `.env`.
@@ -215,7 +239,8 @@ def load(given: Mapping[str, str] | None = None) -> dict[str, Any]:
         SettingError: for the first setting that is missing, malformed, misspelt or at odds with another.
     """
     if given is None:
-        from_file = {name: value or "" for name, value in dotenv_values(ROOT / ".env").items()}
+        file = os.environ.get("DUKKAN_DOTENV", str(ROOT / ".env"))
+        from_file = {name: value or "" for name, value in dotenv_values(file).items()}
         _refuse_misspelt(from_file, every=True)
         _refuse_misspelt(os.environ, every=False)
         given = from_file | dict(os.environ)

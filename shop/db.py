@@ -90,9 +90,10 @@ def init_db(app: Flask) -> None:
         writer = common | {"pool_size": 1, "max_overflow": 0, "pool_timeout": LOCK_TIMEOUT}
     else:
         limits = f"-c timezone=utc -c lock_timeout={LOCK_TIMEOUT}s"
-        common = {"url": url, "pool_pre_ping": True, "pool_timeout": LOCK_TIMEOUT}
-        reader = common | {"connect_args": {"options": f"{limits} -c default_transaction_read_only=on"}}
-        writer = common | {"connect_args": {"options": limits}}
+        common = {"url": url, "pool_pre_ping": True, "pool_timeout": LOCK_TIMEOUT, "pool_size": 16}
+        patience = {"connect_timeout": LOCK_TIMEOUT, "tcp_user_timeout": LOCK_TIMEOUT * 1000}
+        reader = common | {"connect_args": patience | {"options": f"{limits} -c default_transaction_read_only=on"}}
+        writer = common | {"connect_args": patience | {"options": limits}}
     app.config["SQLALCHEMY_BINDS"] = {None: reader | {"isolation_level": "AUTOCOMMIT"}, "write": writer}
     db.init_app(app)
     with app.app_context():

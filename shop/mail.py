@@ -7,14 +7,16 @@ from email.message import EmailMessage
 from email.utils import format_datetime, formataddr
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from flask import current_app
 from flask_babel import force_locale
 
-from models import Order, now
+from models import Order, OutboxMessage
 
 SMTP_TIMEOUT = 20  # seconds
+ADDRESS = re.compile(r"[A-Za-z0-9.!#$%&'*+/^_`{|}~-]+@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+")
+"""What is taken for an e-mail address. No `=` or `?` before the @: together they could be read as an encoded word."""
 
 
 def order_link(order: Order) -> str:
@@ -22,14 +24,14 @@ def order_link(order: Order) -> str:
     return f"{current_app.config['PUBLIC_URL']}/orders/{order.token}?key={order.key}"
 
 
-def send(to: str, template: str, locale: str, key: str, **context: Any) -> None:
+def send(message: OutboxMessage, to: str, locale: str, **context: Any) -> None:
     """Render a mail in a language and send it.
 
     Args:
+        message: what calls for it; its kind names the template, whose first line is the subject. A repeated send has
+            the same Message-ID, so that mailboxes can drop it.
         to: one address.
-        template: a name in `templates/email/`; the first line of that text is the subject.
         locale: language code.
-        key: names this mail for good. A repeated send has the same Message-ID, so that mailboxes can drop it.
         context: what the template needs.
 
     Raises:
@@ -37,38 +39,45 @@ def send(to: str, template: str, locale: str, key: str, **context: Any) -> None:
     """
     config = current_app.config
     with force_locale(locale):
-        text = current_app.jinja_env.get_template(f"email/{template}.txt").render(**context)
+        text = current_app.jinja_env.get_template(f"email/{message.kind.value}.txt").render(**context)
     subject, _, body = text.strip().partition("\n")
-    host = urlsplit(config["PUBLIC_URL"]).hostname
-    message = EmailMessage()
-    message["Subject"] = " ".join(subject.split())
-    message["From"] = formataddr((config["SHOP_NAME"], _sender(host or "localhost")))
-    message["To"] = to
-    message["Date"] = format_datetime(now())
-    message["Message-ID"] = f"<{re.sub(r'[^a-z0-9]', '.', key)}@{host}>"
-    message["Auto-Submitted"] = "auto-generated"
-    message.set_content(re.sub(r"\n{3,}", "\n\n", body.strip()) + "\n")
-    message["Content-Language"] = locale
-    _hand_over(message, config["MAIL_URL"], key)
+    host = urlsplit(config["PUBLIC_URL"]).hostname or "localhost"
+    mail = EmailMessage()
+    mail["Subject"] = " ".join(subject.split())
+    mail["From"] = formataddr((config["SHOP_NAME"], _sender(host)))
+    mail["To"] = to
+    mail["Date"] = format_datetime(message.created_at)
+    mail["Message-ID"] = f"<{message.key.replace(':', '.')}.{message.created_at:%Y%m%d%H%M%S%f}@{host}>"
+    mail["Auto-Submitted"] = "auto-generated"
+    mail.set_content(re.sub(r"\n{3,}", "\n\n", body.strip()) + "\n")
+    mail["Content-Language"] = locale
+    if config["MAIL_URL"].startswith(("smtp://", "smtps://")):
+        _send_by_smtp(mail, to, urlsplit(config["MAIL_URL"]))
+    else:
+        folder = Path(config["MAIL_URL"])
+        folder.mkdir(parents=True, exist_ok=True)
+        # Named after its message: sent twice, it is still one file.
+        (folder / f"{re.sub('[^a-z0-9]', '-', message.key)}.eml").write_bytes(mail.as_bytes())
 
 
 def _sender(host: str) -> str:
     contact = str(current_app.config["SHOP_CONTACT"])
-    return contact if "@" in contact else f"orders@{host}"
+    return contact if ADDRESS.fullmatch(contact) else f"orders@{host}"
 
 
-def _hand_over(message: EmailMessage, url: str, key: str) -> None:
-    if not url.startswith(("smtp://", "smtps://")):
-        folder = Path(url)
-        folder.mkdir(parents=True, exist_ok=True)
-        # Named after its key: sent twice, it is still one file.
-        (folder / f"{re.sub(r'[^a-z0-9]', '-', key)}.eml").write_bytes(message.as_bytes())
-        return
-    parts = urlsplit(url)
-    client = smtplib.SMTP_SSL if parts.scheme == "smtps" else smtplib.SMTP
-    with client(parts.hostname or "localhost", parts.port or 0, timeout=SMTP_TIMEOUT) as server:
-        if parts.scheme == "smtp" and server.has_extn("starttls"):
-            server.starttls(context=ssl.create_default_context())
-        if parts.username:
-            server.login(unquote(parts.username), unquote(parts.password or ""))
-        server.send_message(message)
+def _send_by_smtp(mail: EmailMessage, to: str, url: SplitResult) -> None:
+    host, context = url.hostname or "localhost", ssl.create_default_context()
+    if url.scheme == "smtps":
+        server: smtplib.SMTP = smtplib.SMTP_SSL(host, url.port or 465, timeout=SMTP_TIMEOUT, context=context)
+    else:
+        server = smtplib.SMTP(host, url.port or 25, timeout=SMTP_TIMEOUT)
+    with server:
+        server.ehlo()  # until then, the server's extensions are not known
+        if url.scheme == "smtp" and server.has_extn("starttls"):
+            server.starttls(context=context)
+        elif url.scheme == "smtp" and url.username:
+            raise smtplib.SMTPException("the mail server offers no encryption, so the password is not sent")
+        if url.username:
+            server.login(unquote(url.username), unquote(url.password or ""))
+        # The one address that was meant, whatever a parser could make of the header.
+        server.send_message(mail, to_addrs=[to])

@@ -29,6 +29,7 @@ from models import (
     Product,
     StockMovement,
     StockReason,
+    localized,
     now,
 )
 from shop.db import write
@@ -64,9 +65,10 @@ class SoldOut(Refusal):
     """There is less of a product left than is wanted."""
 
     def __init__(self, product: Product) -> None:
-        """Name the product, and what is left of it, in all languages."""
-        super().__init__(_("Somebody was faster: there is not enough stock left of one of your items."))
-        self.product = product
+        """Name the product."""
+        texts = product.name  # read while the transaction is open
+        name = LazyString(lambda: localized(texts))
+        super().__init__(_("There is not enough left of %(name)s. Nothing was ordered.", name=name))
 
 
 # --- What the customer was shown -------------------------------------------------------------------------------------
@@ -125,8 +127,11 @@ def place(offer: Offer, contact: Mapping[str, str], delivery: str, locale: str) 
         if known is not None:
             return known
         option = session.scalar(select(DeliveryOption).filter_by(slug=delivery, active=True))
-        if option is None or not _is_as_shown(basket, offer):
+        if option is None or not basket.open or basket.version != offer.version or not basket.items:
             raise BasketChanged
+        for item in basket.items:
+            if not item.product.active:
+                raise SoldOut(item.product)
         charge = option.charge(basket.goods)
         if basket.goods + charge != offer.totals.get(delivery):
             raise TotalChanged
@@ -178,7 +183,7 @@ def resume(order_id: int) -> bool:
         until = now() + timedelta(minutes=current_app.config["RESERVATION_MINUTES"])
         order.reservation += 1
         take_stock(session, order)
-        return move(session, order, back_to, "customer", reserved_until=until, returned_at=None)
+        return move(session, order, back_to, "customer", reserved_until=until, held_since=now())
 
 
 def note_return(order_id: int) -> None:
@@ -272,11 +277,6 @@ def _change_stock(session: Session, order: Order, line: OrderLine, units: int, r
 
 def _product_id(line: OrderLine) -> int:
     return cast(int, line.product_id)
-
-
-def _is_as_shown(basket: Basket, offer: Offer) -> bool:
-    sellable = all(item.product.active for item in basket.items)
-    return basket.open and basket.version == offer.version and bool(basket.items) and sellable
 
 
 def _product_line(product: Product, quantity: int) -> OrderLine:

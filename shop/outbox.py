@@ -13,6 +13,7 @@ from typing import Any
 from flask import current_app
 from sqlalchemy import func, select
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from models import (
@@ -67,7 +68,7 @@ def work(stop: threading.Event, pause: float = 1.0) -> None:
     """Do what is due, every `pause` seconds, until `stop` is set. A fault in one round is logged; the next goes on."""
     while not stop.is_set():
         try:
-            tick()
+            tick(stop)
         except Exception:
             log.exception("the worker's round failed and will be repeated")
         finally:
@@ -75,16 +76,19 @@ def work(stop: threading.Event, pause: float = 1.0) -> None:
         stop.wait(pause)
 
 
-def tick() -> None:
-    """One round of everything that is due."""
+def tick(stop: threading.Event | None = None) -> None:
+    """One round of everything that is due; it ends early when `stop` is set."""
     _beat()
     for order_id in _run_out():
-        orders.expire(order_id)
+        try:
+            orders.expire(order_id)
+        except SQLAlchemyError:  # one order must not keep all others from their turn
+            log.exception("order %s could not be expired and will be tried again", order_id)
     _notice_possibly_paid()
     _queue_digest()
-    while messages := _lease():
-        for message in messages:
-            _deliver(message)
+    while not (stop and stop.is_set()) and (message := _lease()):
+        _deliver(message)
+        _beat()  # a slow mail server must not make the worker look dead
 
 
 def _beat() -> None:
@@ -107,7 +111,7 @@ def _notice_possibly_paid() -> None:
     waiting = (OrderState.AWAITING_PAYMENT, OrderState.EXPIRED)
     overdue = select(Order).where(Order.state.in_(waiting), Order.returned_at <= now() - CALLBACK_EXPECTED_WITHIN)
     told = select(Attention.id).where(Attention.kind == AttentionKind.POSSIBLY_PAID, Attention.order_id == Order.id)
-    found = list(db.session.scalars(overdue.where(~told.exists()).limit(100)))
+    found = list(db.session.scalars(overdue.where(~told.exists()).order_by(Order.id).limit(100)))
     if found:
         with write() as session:
             for order in found:
@@ -134,17 +138,18 @@ def _queue_digest() -> None:
             session.add(OutboxMessage(key=key, kind=OutboxKind.MAIL_DIGEST, payload={"attention_ids": ids}))
 
 
-def _lease() -> list[OutboxMessage]:
-    """Take some due messages: until the lease is over no other worker sees them."""
+def _lease() -> OutboxMessage | None:
+    """Take the message that is due longest: until its lease is over no other worker sees it."""
     due = select(OutboxMessage).where(OutboxMessage.done_at.is_(None), OutboxMessage.due_at <= now())
     if db.session.scalar(due.limit(1)) is None:  # most rounds find nothing, and then nothing is written
-        return []
+        return None
     with write() as session:
-        messages = list(session.scalars(due.order_by(OutboxMessage.due_at).limit(20).with_for_update(skip_locked=True)))
-        for message in messages:
+        oldest = due.order_by(OutboxMessage.due_at, OutboxMessage.id).limit(1)
+        message = session.scalar(oldest.with_for_update(skip_locked=True))
+        if message is not None:
             message.attempts += 1
             message.due_at = now() + LEASE
-        return messages
+        return message
 
 
 def _deliver(message: OutboxMessage) -> None:
@@ -162,7 +167,7 @@ def _deliver(message: OutboxMessage) -> None:
             stored.done_at = now()
             return
         stored.due_at = now() + back_off(stored.attempts)
-        if stored.attempts >= PATIENCE:
+        if stored.attempts >= PATIENCE and stored.kind is not OutboxKind.MAIL_DIGEST:  # it could not be told by itself
             attend(session, AttentionKind.OUTBOX_STUCK, stored.key, error, stored.payload.get("order_id"))
 
 
@@ -177,8 +182,9 @@ def back_off(attempts: int) -> timedelta:
 def _mail_customer(message: OutboxMessage) -> None:
     """Send "your order, pay here" or the receipt."""
     order = db.session.get_one(Order, message.payload["order_id"])
-    if order.email:  # a till's order, or a customer who asked to be forgotten, has none
-        mail.send(order.email, message.kind.value, order.locale, message.key, order=order, link=mail.order_link(order))
+    too_late = message.kind is OutboxKind.MAIL_PAY_HERE and not order.may_still_be_paid
+    if order.email and not too_late:  # a till's order, or a customer who asked to be forgotten, has no address
+        mail.send(message, order.email, order.locale, order=order, link=mail.order_link(order))
 
 
 def _mail_digest(message: OutboxMessage) -> None:
@@ -186,8 +192,7 @@ def _mail_digest(message: OutboxMessage) -> None:
     items = db.session.scalars(
         select(Attention).where(Attention.id.in_(message.payload["attention_ids"])).order_by(Attention.id)
     ).all()
-    locale = current_app.config["SHOP_LOCALES"][0]
-    mail.send(current_app.config["MERCHANT_EMAIL"], message.kind.value, locale, message.key, items=items)
+    mail.send(message, current_app.config["MERCHANT_EMAIL"], current_app.config["SHOP_LOCALES"][0], items=items)
 
 
 HANDLERS: dict[OutboxKind, Callable[[OutboxMessage], None]] = {

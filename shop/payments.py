@@ -41,6 +41,9 @@ from shop.outbox import attend, enqueue
 
 log = logging.getLogger(__name__)
 
+THREADS = 16
+"""Threads of a web process, unless it says otherwise. SQLite has one writer: more would only wait."""
+
 CLAIM = timedelta(seconds=15)
 """How long a request may be asking for an invoice before another may take over. Longer than `amwal.DEADLINE`."""
 
@@ -51,16 +54,16 @@ CLAIM = timedelta(seconds=15)
 class Gateway:
     """This process's client, and how many of its threads may wait for the gateway at the same time."""
 
-    def __init__(self, client: amwal.Client, slots: int) -> None:
-        """Keep the client; `slots` is half of the process's threads, so that callbacks never starve behind a PUT."""
+    def __init__(self, client: amwal.Client, threads: int = THREADS) -> None:
+        """Keep the client. Half of the threads may wait for it, so that callbacks never starve behind a PUT."""
         self.client = client
-        self.slots = threading.BoundedSemaphore(slots)
+        self.slots = threading.BoundedSemaphore(threads // 2)
 
 
 def request_invoice(order_id: int) -> None:
     """Ask the gateway for an order's invoice, unless it has one or somebody is asking already.
 
-    It never fails: the order page tells how it went, and offers to try again.
+    Whatever the gateway does, this returns: the order page tells how it went, and offers to try again.
     """
     gateway: Gateway = current_app.extensions["amwal"]
     if not gateway.slots.acquire(blocking=False):
@@ -118,10 +121,11 @@ def _ask(client: amwal.Client, order: Order) -> None:
 
 def _store(order_id: int, call: GatewayCall, invoice: amwal.Invoice | None, error: amwal.AmwalError | None) -> None:
     """T2: store the invoice, or why there is none. Only after this commit may its URL and QR be shown."""
+    qr = b"" if invoice is None else invoice.qr or draw_qr(invoice.url)
     with write() as session:
-        session.add(call)
         order = orders.lock(session, order_id)
         order.invoice_claimed_until = None
+        session.add(call)
         if error is not None and not error.retryable:
             kind = AttentionKind.GATEWAY_REPLY if isinstance(error, amwal.BadReply) else AttentionKind.GATEWAY_REFUSED
             attend(session, kind, type(error).__name__, str(error), order.id)
@@ -129,7 +133,7 @@ def _store(order_id: int, call: GatewayCall, invoice: amwal.Invoice | None, erro
         if invoice is None or order.state is not OrderState.PLACED:
             return
         stored = Invoice(order_id=order.id, gateway_id=invoice.id, secret_digest=digest(invoice.secret))
-        stored.url, stored.qr, stored.amount = invoice.url, invoice.qr or draw_qr(invoice.url), order.total
+        stored.url, stored.qr, stored.amount = invoice.url, qr, order.total
         session.add(stored)
         if orders.move(session, order, OrderState.AWAITING_PAYMENT, "shop"):
             enqueue(session, OutboxKind.MAIL_PAY_HERE, order_id=order.id)

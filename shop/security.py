@@ -1,14 +1,17 @@
 """What guards every request: the host check, the origin check of the two shared forms, and the security headers."""
 
-from urllib.parse import urlsplit
+import re
+from urllib.parse import quote, urlsplit
 
 from flask import Flask, Request, Response, abort, current_app, redirect, request
 from flask.typing import ResponseReturnValue
-from flask_babel import gettext as _
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 ANY_HOST = frozenset({"/healthz", "/readyz"})
 """Probes come by IP address; these two show nothing that a wrong Host could poison."""
+
+CALLBACK = "/amwal/callback"
+"""Its body is the gateway's, whatever its Content-Type says, and read by nobody before its view."""
 
 CONTENT_SECURITY_POLICY = "; ".join(
     (
@@ -41,6 +44,7 @@ def init_security(app: Flask) -> None:
     if proxies:  # forwarded headers are believed only where a proxy is known to set them
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=proxies, x_proto=proxies, x_host=proxies)  # type: ignore[method-assign]
     app.before_request(check_host)
+    app.before_request(refuse_nul)
     app.after_request(add_headers)
 
 
@@ -52,12 +56,22 @@ def check_host() -> ResponseReturnValue | None:
     """
     if request.path in ANY_HOST or request.host == public_host():
         return None
-    name = urlsplit(f"//{request.host}").hostname
-    if not current_app.config["DEMO"] or name not in ("localhost", "127.0.0.1", "::1"):
-        abort(400, _("This shop does not answer under that name."))
+    if not current_app.config["DEMO"] or not re.fullmatch(r"(localhost|127\.0\.0\.1|\[::1\])(:\d+)?", request.host):
+        # Plain text: an error page has links, and those need a host that makes sense.
+        return Response("This shop does not answer under that name.\n", 400, content_type="text/plain; charset=utf-8")
     if request.method in ("GET", "HEAD"):
-        return redirect(f"{current_app.config['PUBLIC_URL']}{request.full_path.rstrip('?')}", 307)
+        query = f"?{request.query_string.decode('ascii', 'ignore')}" if request.query_string else ""
+        return redirect(f"{current_app.config['PUBLIC_URL']}{quote(request.path)}{query}", 307)
     return None
+
+
+def refuse_nul() -> None:
+    """Refuse NUL characters in addresses and forms: nobody types them, and PostgreSQL cannot take them."""
+    given = [request.path, *request.args.values()]
+    if request.mimetype == "application/x-www-form-urlencoded" and request.path.rstrip("/") != CALLBACK:
+        given += request.form.values()
+    if any("\0" in value for value in given):
+        abort(400)
 
 
 def public_host() -> str:
@@ -79,9 +93,7 @@ def is_same_origin(incoming: Request) -> bool:
 
 def own_path(target: str) -> str:
     """A path of this shop to go back to; `/` for anything that could lead elsewhere."""
-    parts = urlsplit(target)
-    plain = target.startswith("/") and not target.startswith(("//", "/\\")) and target.isprintable()
-    return target if plain and not parts.scheme and not parts.netloc and "\\" not in target else "/"
+    return target if re.fullmatch(r"/(?!/)[^\\]*", target) and target.isprintable() else "/"
 
 
 def add_headers(response: Response) -> Response:

@@ -7,6 +7,7 @@ import logging
 import signal
 import socket
 import time
+from collections.abc import Callable
 from types import FrameType
 
 from flask import Flask
@@ -16,8 +17,15 @@ from waitress.server import create_server
 DRAIN_SECONDS = 15
 
 
-def run(app: Flask, host: str, port: int, threads: int) -> None:
+def run(app: Flask, host: str, port: int, threads: int, look_around: Callable[[], object]) -> None:
     """Serve until SIGTERM or SIGINT, then finish what is in flight.
+
+    Args:
+        app: the shop.
+        host: address to listen on.
+        port: port to listen on.
+        threads: requests at the same time.
+        look_around: called about once a second, to see to what else the process minds.
 
     Raises:
         OSError: the address is taken or not ours.
@@ -27,8 +35,17 @@ def run(app: Flask, host: str, port: int, threads: int) -> None:
     listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.bind((host, port))
-    server = create_server(app, sockets=[listener], threads=threads, ident=None, max_request_body_size=1024 * 1024)
-    stopping = False
+    server = create_server(
+        app,
+        sockets=[listener],
+        threads=threads,
+        ident=None,
+        max_request_body_size=1024 * 1024,
+        connection_limit=1000,  # slow clients cost a socket each and no thread; a hundred must not fill the house
+        channel_timeout=30,
+        asyncore_use_poll=True,
+    )
+    stopping, next_look = False, 0.0
 
     def stop(_signal: int, _frame: FrameType | None) -> None:
         nonlocal stopping
@@ -37,7 +54,10 @@ def run(app: Flask, host: str, port: int, threads: int) -> None:
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     while not stopping:
-        wasyncore.loop(timeout=0.5, map=server._map, count=1)
+        wasyncore.loop(timeout=0.5, map=server._map, count=1, use_poll=True)
+        if time.monotonic() > next_look:
+            next_look = time.monotonic() + 1
+            look_around()
     _drain(server)
 
 
@@ -48,4 +68,4 @@ def _drain(server: wasyncore.dispatcher) -> None:
     while time.monotonic() < until and any(
         channel.requests or channel.total_outbufs_len for channel in list(server.active_channels.values())
     ):
-        wasyncore.loop(timeout=0.1, map=server._map, count=1)
+        wasyncore.loop(timeout=0.1, map=server._map, count=1, use_poll=True)

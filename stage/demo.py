@@ -3,7 +3,6 @@
 import os
 import re
 import secrets
-import shutil
 import subprocess
 import sys
 import threading
@@ -42,7 +41,7 @@ class Demo:
         self.programs: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(self, *, fresh: bool, stop: threading.Event) -> None:
-        """Start everything and say where it is.
+        """Start everything and say where it is. Returns early if all is to stop.
 
         Raises:
             StageError: if a program does not come up.
@@ -51,12 +50,15 @@ class Demo:
         api_key = f"demo-{secrets.token_hex(16)}"
         self._run("sandbox", self._sandbox_command(api_key), {})
         project_url = self._wait_for_project_url(stop)
+        if stop.is_set():
+            return
         settings = self._shop_settings(project_url, api_key)
         flask = [sys.executable, "-m", "flask", "--app", "app"]
-        with self._log("setup").open("wb") as log:
-            setup = subprocess.run([*flask, "sample-shop"], cwd=ROOT, env=settings, stdout=log, stderr=log, check=False)
-        if setup.returncode:
+        self._run("setup", [*flask, "sample-shop"], settings)
+        if self.programs.pop("setup").wait() and not stop.is_set():
             raise StageError(f"the sample shop could not be set up. {self._last_words('setup')}")
+        if stop.is_set():
+            return
         listen = LOOPBACK if self.local else "0.0.0.0"  # noqa: S104  (phones are to reach it)
         self._run("shop", [*flask, "serve", "--no-worker", "--host", listen, "--port", str(self.shop_port)], settings)
         self._run("worker", [*flask, "worker"], settings)
@@ -110,14 +112,24 @@ class Demo:
         return port
 
     def _prepare_folder(self, *, fresh: bool) -> None:
-        """Start afresh where the address has changed: stored QR codes would lead to the old one."""
+        """Start afresh where the address has changed: stored QR codes would lead to the old one.
+
+        Raises:
+            StageError: if another demonstration is using the folder.
+        """
         address = self.folder / "address"
         before = address.read_text() if address.exists() else ""
+        # Two demonstrations would delete each other's databases.
+        if before and self._answers(f"http://{LOOPBACK}:{before.split()[0].rpartition(':')[2]}/healthz"):
+            raise StageError(
+                f"a demo seems to be running already, at {before.split()[0]}. End it first, or choose another --folder."
+            )
         here = f"{self.shop_url} {self.sandbox_url}"
         if before and (fresh or before != here):
             if before != here:
                 self.say("The address has changed since the last time, so the demo starts with an empty order book.")
-            shutil.rmtree(self.folder)
+            for path in (*self.folder.glob("*.db*"), *self.folder.glob("mail/*.eml"), *self.folder.glob("*.log")):
+                path.unlink()  # our own files only: the folder may hold somebody's others
         self.folder.mkdir(parents=True, exist_ok=True)
         address.write_text(here)
 
@@ -131,10 +143,11 @@ class Demo:
 
     def _shop_settings(self, project_url: str, api_key: str) -> dict[str, str]:
         """The shop's environment. Nothing of the user's own shop may leak into the demo, or the other way round."""
-        from_outside = {
-            name: value for name, value in os.environ.items() if not name.startswith(("AMWAL_", "SHOP_", "SECRET_KEY"))
-        }
+        own = ("AMWAL_", "SHOP_", "SECRET_KEY", "RESERVATION_", "CONFIRMATION_", "TRUSTED_PROXIES")
+        from_outside = {name: value for name, value in os.environ.items() if not name.startswith(own)}
         return from_outside | {
+            "DUKKAN_DOTENV": os.devnull,
+            "FLASK_SKIP_DOTENV": "1",
             "DEMO": "on",
             "PUBLIC_URL": self.shop_url,
             "AMWAL_PROJECT_URL": project_url,
@@ -159,10 +172,14 @@ class Demo:
             printed = re.search(r"Project URL\s+(\S+)", self._log("sandbox").read_text(errors="replace"))
             if printed:
                 return printed[1]
-        raise StageError("stopped." if stop.is_set() else f"the sandbox did not start. {self._last_words('sandbox')}")
+        if stop.is_set():
+            return ""
+        raise StageError(f"the sandbox did not start. {self._last_words('sandbox')}")
 
     def _wait_until_ready(self, stop: threading.Event) -> None:
         for _ in self._while_starting("shop", stop):
+            if self.programs["worker"].poll() is not None:
+                raise StageError(f"the worker has ended by itself. {self._last_words('worker')}")
             if self._answers(f"http://{LOOPBACK}:{self.shop_port}/readyz"):
                 return
         if not stop.is_set():

@@ -14,12 +14,13 @@ say_how() {
 }
 
 if command -v uv >/dev/null 2>&1; then
-    [ -x "$venv/bin/python" ] || uv venv -q ${PYTHON:+--python "$PYTHON"} "$venv" || say_how
+    "$venv/bin/python" -c '' 2>/dev/null || uv venv --clear -q ${PYTHON:+--python "$PYTHON"} "$venv" || say_how
     echo "Installing $requirements with uv …"
     uv pip install -q --python "$venv/bin/python" --require-hashes -r "$requirements"
 else
     [ -n "${PYTHON:-}" ] || say_how
-    [ -x "$venv/bin/python" ] || "$PYTHON" -m venv "$venv" || {
+    # A half-made one (no ensurepip, an interrupted start) has a python and no pip, and is made anew.
+    "$venv/bin/python" -m pip --version >/dev/null 2>&1 || "$PYTHON" -m venv --clear "$venv" || {
         echo "On Debian and Ubuntu, install the package python3-venv." >&2
         exit 1
     }

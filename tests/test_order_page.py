@@ -114,7 +114,7 @@ def test_expired_and_sold_meanwhile(buyer: CheckingClient, placed: Any, order: O
     set_stock("brass-dallah", 0)
     page = post(buyer, placed, "reservation")
     assert heading(page) == "Your items are no longer held"
-    assert "not enough stock" in page
+    assert "There is not enough left of Brass Dallah" in page
 
 
 def test_needs_review(buyer: CheckingClient, placed: Any, order: OrderFactory) -> None:

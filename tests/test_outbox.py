@@ -143,10 +143,10 @@ def test_the_pause_grows_to_six_hours() -> None:
 
 def test_a_leased_message_is_left_to_its_worker_until_the_lease_ends(app: Flask, order: OrderFactory) -> None:
     order.awaiting()
-    assert len(outbox._lease()) == 1
-    assert outbox._lease() == []
+    assert outbox._lease() is not None
+    assert outbox._lease() is None
     let_time_pass()
-    assert len(outbox._lease()) == 1
+    assert outbox._lease() is not None
 
 
 def test_the_digest_comes_at_most_once_an_hour(app: Flask, order: OrderFactory, tmp_path: Path) -> None:
@@ -212,7 +212,7 @@ def test_a_fault_in_one_round_does_not_end_the_worker(app: Flask, monkeypatch: p
     rounds: list[int] = []
     stop = threading.Event()
 
-    def tick() -> None:
+    def tick(_stop: threading.Event) -> None:
         rounds.append(1)
         if len(rounds) == 3:
             stop.set()

@@ -129,6 +129,7 @@ def upgrade() -> None:
         sa.Column("tax_number", sa.String(length=40), nullable=False),
         sa.Column("reservation", sa.Integer(), nullable=False),
         sa.Column("reserved_until", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("held_since", sa.DateTime(timezone=True), nullable=False),
         sa.Column("returned_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("invoice_claimed_until", sa.DateTime(timezone=True), nullable=True),
         sa.Column("name", sa.String(length=120), nullable=False),

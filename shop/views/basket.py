@@ -35,7 +35,7 @@ def add() -> ResponseReturnValue:
     return redirect(url_for("basket.show"), 303)
 
 
-@bp.post("/basket/items/<int:item_id>")
+@bp.post("/basket/items/<int(max=2147483647):item_id>")
 def change(item_id: int) -> ResponseReturnValue:
     """Change how many; 0 removes."""
     quantity = request.form.get("quantity", "")

@@ -9,12 +9,11 @@ from flask.typing import ResponseReturnValue
 from flask_babel import LazyString, get_locale
 from sqlalchemy import select
 
-from models import Basket, DeliveryOption
+from models import Basket, DeliveryOption, localized
 from shop import baskets, orders, payments
 from shop.db import db
 from shop.views import browser
 from shop.views.forms import CheckoutForm, countries
-from shop.views.texts import localized
 
 bp = Blueprint("checkout", __name__)
 
@@ -55,7 +54,7 @@ def _page(sent: CheckoutForm, notice: LazyString | None = None, status: int = 20
     sent.country.choices = [("", ""), *countries()]
     sent.delivery.choices = [(option.slug, localized(option.name)) for option, _ in options]
     if sent.delivery.data not in totals:
-        sent.delivery.data = next(iter(totals))
+        sent.delivery.data = next(iter(totals), None)
     page = render_template(
         "checkout/form.html",
         form=sent,

@@ -10,6 +10,8 @@ from flask_wtf import FlaskForm
 from wtforms import HiddenField, RadioField, SelectField, StringField, TextAreaField
 from wtforms.validators import DataRequired, InputRequired, Length, Optional, Regexp
 
+from shop.mail import ADDRESS
+
 NO_COUNTRIES = frozenset({"EU", "EZ", "UN", "ZZ", "QO", "XA", "XB", "AC", "CP", "CQ", "DG", "EA", "IC", "TA"})
 _UNSEEN = frozenset({"Cc", "Cs", "Cn", "Co"})  # control characters, surrogates, unassigned and private ones
 
@@ -52,7 +54,7 @@ class CheckoutForm(FlaskForm):  # type: ignore[misc]
         "email",
         more=(
             Regexp(
-                r"^[!-?A-~]+@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+$",
+                f"^{ADDRESS.pattern}$",
                 message=_("Please write an address like name@example.com."),
             ),
         ),

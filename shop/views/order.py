@@ -35,7 +35,7 @@ def show(token: str) -> ResponseReturnValue:
     pays nothing and cancels nothing."""
     order = order_or_404(token)
     returned = request.args.get("returned")
-    if returned == "success" and order.returned_at is None:
+    if returned == "success" and order.returned_at is None and order.may_still_be_paid:
         orders.note_return(order.id)
         order = order_or_404(token)
     key = request.args.get("key", "")
@@ -77,7 +77,7 @@ def qr(token: str) -> ResponseReturnValue:
 def receipt(token: str) -> ResponseReturnValue:
     """The receipt to print, of a paid order, for the customer only."""
     order, key = _own_order(token)
-    if order.paid_at is None:
+    if not order.has_receipt:
         abort(404)
     return _private(render_template("order/receipt.html", order=order, key=key))
 
@@ -154,7 +154,7 @@ def face(order: Order, *, came_back_unpaid: bool) -> str:
         being_asked = order.invoice_claimed_until is not None and order.invoice_claimed_until > now()
         return "preparing" if being_asked else "unreachable"
     if order.state is OrderState.AWAITING_PAYMENT:
-        return "confirming" if order.returned_at and not came_back_unpaid else "waiting"
+        return "confirming" if order.is_said_to_be_paid and not came_back_unpaid else "waiting"
     return order.state.value
 
 

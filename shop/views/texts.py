@@ -12,7 +12,7 @@ from flask_babel import Babel, format_date, format_time, get_locale
 from flask_babel import gettext as _
 from sqlalchemy.exc import SQLAlchemyError
 
-from models import Texts
+from models import localized
 from shop import baskets
 from shop.money import format_money
 from shop.views import browser
@@ -68,12 +68,6 @@ def _badge() -> int:
         return 0
 
 
-def localized(texts: Texts) -> str:
-    """A text in the reader's language, else in any that there is."""
-    locale = str(get_locale())
-    return texts.get(locale) or texts.get(locale.partition("_")[0]) or next(iter(texts.values()), "")
-
-
 def country(code: str) -> str:
     """A country's name in the reader's language."""
     return str(get_locale().territories.get(code, code))
@@ -96,7 +90,7 @@ def day(at: datetime) -> str:
 
 def moment(at: datetime) -> str:
     """Date and time in the shop's time zone."""
-    return _("%(day)s, %(time)s", day=day(at), time=clock(at))
+    return str(_("%(day)s, %(time)s", day=day(at), time=clock(at)))
 
 
 def asset(path: str) -> str:

@@ -1,4 +1,4 @@
-"""Draw the shop's sixteen product pictures as small SVG files, beside this script.
+"""Draw the shop's sixteen product pictures as small SVG files, into static/img/products/.
 
     python static/img/products/draw.py
 
@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-HERE = Path(__file__).parent
+TARGET = Path(__file__).parent.parent.parent / "static" / "img" / "products"
 
 PAPER = "#fffaf1"
 BRASS = "#d99f38"
@@ -535,9 +535,9 @@ PICTURES: dict[str, Callable[[], Picture]] = {
 
 
 def main() -> None:
-    """Write every picture beside this script."""
+    """Write every picture."""
     for name, draw in PICTURES.items():
-        (HERE / f"{name}.svg").write_text(document(draw()), encoding="utf-8", newline="\n")
+        (TARGET / f"{name}.svg").write_text(document(draw()), encoding="utf-8", newline="\n")
 
 
 if __name__ == "__main__":
