@@ -306,11 +306,17 @@ def test_nobody_listening_is_unavailable() -> None:
 
 @pytest.mark.parametrize(
     "before",
-    [b"", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n"],
-    ids=["from the first byte", "in the headers", "in the body"],
+    [
+        b"",
+        b"HTTP/1.1 200 OK\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n",
+        b"HTTP/1.0 200 OK\r\n\r\n",
+    ],
+    ids=["from the first byte", "in the headers", "in the body", "in a body that ends with the connection", "HTTP/1.0"],
 )
 def test_a_drip_ends_at_the_deadline(bad_gateway: Gateway, before: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(amwal, "DEADLINE", 1.0)
+    monkeypatch.setattr(amwal, "DEADLINE", 0.7)
     bad_gateway.behaviours = [drip(before)]
     started = time.monotonic()
     with pytest.raises(amwal.Unavailable, match="took too long"):

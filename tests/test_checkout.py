@@ -382,3 +382,39 @@ def test_an_order_in_arabic_is_kept_in_arabic(client: CheckingClient) -> None:
     client.post("/checkout?lang=ar", data=form)
     assert rows(Order)[0].locale == "ar"
     assert json.dumps(rows(Order)[0].lines[0].name, ensure_ascii=False) == '{"en": "Stoneware Cup", "ar": "فنجان خزفي"}'
+
+
+ENCODED = "=?utf-8?b?dmljdGltQG90aGVyLmV4YW1wbGUs?=x@example.com"  # victim@other.example, and another
+
+
+@pytest.mark.parametrize(
+    "address",
+    [ENCODED, "root,x@example.com", "a:b;@example.com", "a@b@example.com", "<x@example.com>", "x y@example.com", "x@-"],
+)
+def test_an_address_that_could_mean_another_is_refused(client: CheckingClient, address: str) -> None:
+    client.fill_basket()
+    assert client.post("/checkout", data=client.checkout_form(email=address)).status_code == 422
+    assert not rows(Order)
+
+
+def test_a_product_taken_off_sale_is_named_and_can_be_removed(client: CheckingClient) -> None:
+    client.fill_basket("brass-dallah")
+    client.fill_basket("stoneware-cup")
+    form = client.checkout_form()
+    with write() as session:
+        session.scalars(select(Product).filter_by(slug="brass-dallah")).one().active = False
+    refused = client.post("/checkout", data=form)
+    assert refused.status_code == 422
+    assert "not enough left of Brass Dallah" in refused.text
+    assert "Please remove it" in client.get("/basket").text
+    data = {"quantity": "0", "csrf_token": client.csrf_token("/basket")}
+    assert client.post("/basket/items/1", data=data).status_code == 303
+    assert client.post("/checkout", data=client.checkout_form()).status_code == 303
+
+
+def test_without_any_delivery_the_form_still_comes(client: CheckingClient) -> None:
+    client.fill_basket()
+    with write() as session:
+        for option in session.scalars(select(DeliveryOption)):
+            option.active = False
+    assert client.get("/checkout").status_code == 200

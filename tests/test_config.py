@@ -119,3 +119,14 @@ def test_the_command_line_stops_with_one_line(changes: dict[str, str]) -> None:
     [line] = result.stderr.strip().splitlines()
     assert next(iter(changes)) in line
     assert "Traceback" not in result.stdout + result.stderr
+
+
+@pytest.mark.parametrize("value", ["smtp.example.com:587", "SMTPS//u@h", "smtp://h:notaport", "smtp://", "http://h"])
+def test_a_mail_address_is_no_folder(value: str) -> None:
+    with pytest.raises(SettingError, match="MAIL_URL"):
+        load(GOOD | {"MAIL_URL": value})
+
+
+@pytest.mark.parametrize("value", ["smtp://u:p@h:587", "smtps://h", "/var/mail", "mail", "C:/mail"])
+def test_folders_and_servers_are_mail_addresses(value: str) -> None:
+    assert load(GOOD | {"MAIL_URL": value})["MAIL_URL"] == value

@@ -149,6 +149,15 @@ def test_cancelling_joins_the_basket_with_one_begun_meanwhile(buyer: CheckingCli
     assert "Stoneware Cup" in page
 
 
+def test_the_receipt_comes_with_a_payment_that_is_settled(
+    buyer: CheckingClient, placed: Any, order: OrderFactory
+) -> None:
+    assert buyer.get(path(placed, "/receipt")).status_code == 404
+    orders.cancel(placed.id, "customer")
+    order.pay(placed)
+    assert buyer.get(path(placed, "/receipt")).status_code == 404
+
+
 def test_order_again(buyer: CheckingClient, placed: Any, order: OrderFactory) -> None:
     order.pay(placed)
     assert "Brass Dallah" in post(buyer, placed, "basket")

@@ -142,6 +142,19 @@ def test_the_first_return_extends_the_reservation_once(app: Flask, order: OrderF
     assert order.again(waiting).state is OrderState.AWAITING_PAYMENT
 
 
+def test_holding_again_gives_no_second_extension_and_forgets_no_return(app: Flask, order: OrderFactory) -> None:
+    waiting = order.awaiting()
+    orders.note_return(waiting.id)
+    order.run_out(waiting)
+    orders.expire(waiting.id)
+    orders.resume(waiting.id)
+    assert not order.again(waiting).is_said_to_be_paid
+    orders.note_return(waiting.id)
+    again = order.again(waiting)
+    assert again.returned_at is not None
+    assert again.reserved_until < now() + timedelta(minutes=31)
+
+
 def test_a_slow_confirmation_is_paid_with_its_stock(app: Flask, order: OrderFactory) -> None:
     waiting = order.awaiting("brass-dallah", 2)
     orders.note_return(waiting.id)

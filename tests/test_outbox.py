@@ -2,7 +2,10 @@
 
 import email
 import email.policy
+import shutil
 import socket
+import ssl
+import subprocess
 import threading
 from datetime import timedelta
 from email.message import EmailMessage
@@ -11,8 +14,10 @@ from typing import Any
 
 import pytest
 from aiosmtpd.controller import Controller
+from aiosmtpd.smtp import AuthResult
 from flask import Flask
 from sqlalchemy import update
+from sqlalchemy.exc import OperationalError
 
 from models import Attention, AttentionKind, Heartbeat, OrderState, OutboxKind, OutboxMessage, now
 from shop import orders, outbox
@@ -230,3 +235,87 @@ def test_a_silent_worker_is_told(app: Flask, client: CheckingClient) -> None:
     assert answer.status_code == 503
     assert "worker" in str(answer.json)
     assert db.session.get(Heartbeat, "worker") is not None
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Key and certificate of a mail server on this machine."""
+    file = tmp_path_factory.mktemp("tls") / "server.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
+    command += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(file), "-out", str(file) + ".crt"]
+    if shutil.which("openssl") is None:
+        pytest.skip("no openssl here to make a certificate with")
+    subprocess.run(command, check=True, capture_output=True)
+    file.write_text(file.read_text() + Path(str(file) + ".crt").read_text())
+    return file
+
+
+@pytest.mark.parametrize("encrypted", [True, False], ids=["with STARTTLS", "without"])
+def test_a_password_is_sent_encrypted_or_not_at_all(
+    new_app: Any, gateway: Any, certificate: Path, encrypted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mailbox, logins = Mailbox(), []
+
+    def authenticate(_server: Any, session: Any, *_: Any) -> AuthResult:
+        logins.append(session.ssl is not None)
+        return AuthResult(success=True)
+
+    tls = None
+    if encrypted:
+        tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        tls.load_cert_chain(certificate)
+    trusting = ssl.create_default_context(cafile=str(certificate))
+    monkeypatch.setattr("shop.mail.ssl.create_default_context", lambda: trusting)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    options = {"tls_context": tls, "require_starttls": encrypted, "auth_require_tls": encrypted}
+    server = Controller(mailbox, hostname="127.0.0.1", port=port, authenticator=authenticate, **options)
+    server.start()
+    try:
+        app = new_app(MAIL_URL=f"smtp://shop:p%40ss@127.0.0.1:{port}")
+        with app.app_context():
+            OrderFactory(gateway).awaiting()
+            outbox.tick()
+            [message] = rows(OutboxMessage)
+    finally:
+        server.stop()
+    assert logins == ([True] if encrypted else [])
+    assert len(mailbox.received) == (1 if encrypted else 0)
+    assert ("no encryption" in message.error) != encrypted
+
+
+def test_the_worker_stops_between_two_mails(app: Flask, order: OrderFactory, tmp_path: Path) -> None:
+    order.awaiting(), order.awaiting()
+    stop = threading.Event()
+    stop.set()
+    outbox.tick(stop)
+    assert not mails(tmp_path)
+    outbox.tick()
+    assert len(mails(tmp_path)) == 2
+
+
+def test_one_order_that_cannot_expire_keeps_no_other_from_it(
+    app: Flask, order: OrderFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken, fine = order.awaiting(), order.awaiting()
+    order.run_out(broken)
+    order.run_out(fine)
+    expire = orders.expire
+
+    def sometimes(order_id: int) -> bool:
+        if order_id == broken.id:
+            raise OperationalError("UPDATE", {}, Exception("deadlock"))
+        return expire(order_id)
+
+    monkeypatch.setattr(orders, "expire", sometimes)
+    outbox.tick()
+    assert order.again(fine).state is OrderState.EXPIRED
+    assert rows(OutboxMessage)[0].done_at
+
+
+def test_where_to_pay_is_not_told_to_who_has_paid_or_cancelled(app: Flask, order: OrderFactory, tmp_path: Path) -> None:
+    paid, cancelled = order.awaiting(), order.awaiting()
+    order.pay(paid)
+    orders.cancel(cancelled.id, "customer")
+    outbox.tick()
+    assert list(mails(tmp_path)) == [f"mail-receipt-{paid.id}.eml"]

@@ -11,6 +11,7 @@ from models import CallbackAttempt
 from shop import baskets
 from shop.security import own_path
 from tests.conftest import CheckingClient, OrderFactory, rows
+from tests.pages import field
 
 PAGES = ["/", "/products/brass-dallah", "/basket", "/pages/terms", "/pages/privacy", "/pages/returns", "/nothing"]
 SHARED_FORMS = {"/basket/items", "/language"}
@@ -199,3 +200,44 @@ def test_a_body_that_is_too_large_is_refused(client: CheckingClient) -> None:
 def test_the_accent_is_a_stylesheet(new_app: Any) -> None:
     client = new_app(SHOP_ACCENT="#aa3300").test_client()
     assert "#aa3300" in client.get("/accent.css").text
+
+
+@pytest.mark.parametrize("path", ["/?q=a%00b", "/products/a%00b", "/orders/a%00b", "/orders/a%00b/status"])
+def test_nul_characters_are_refused(client: CheckingClient, path: str) -> None:
+    assert client.get(path).status_code == 400
+    assert client.post("/basket/items", data={"product": "a\0b", "quantity": "1"}).status_code == 400
+
+
+@pytest.mark.parametrize("target", ["//[x", "/\x00", "/[x"])
+def test_an_odd_way_back_is_no_fault(client: CheckingClient, target: str) -> None:
+    assert client.post("/language", data={"language": "ar", "next": target}).status_code in (303, 400)
+
+
+def test_a_number_beyond_any_item_finds_nothing(client: CheckingClient) -> None:
+    data = {"quantity": "1", "csrf_token": ""}
+    assert client.post(f"/basket/items/{'9' * 30}", data=data).status_code == 404
+
+
+@pytest.mark.parametrize("host", ["..", "[", "a b", "127.0.0.1:8000@evil.example"])
+def test_a_host_that_makes_no_sense_is_refused_in_plain_text(new_app: Any, host: str) -> None:
+    for demo in ("on", "off"):
+        response = new_app(DEMO=demo).test_client().get("/", headers={"Host": host})
+        assert response.status_code == 400
+        assert response.mimetype == "text/plain"
+
+
+def test_the_demos_redirect_keeps_odd_paths_in_one_line(new_app: Any) -> None:
+    client = new_app(DEMO="on", PUBLIC_URL="http://192.168.1.7:8000").test_client()
+    response = client.get("/%0d%0aX-Evil:1?q=%0d%0a", base_url="http://localhost:8000")
+    assert response.headers["Location"] == "http://192.168.1.7:8000/%0D%0AX-Evil%3A1?q=%0d%0a"
+
+
+def test_over_https_a_browser_without_referer_can_check_out(new_app: Any) -> None:
+    app = new_app(PUBLIC_URL="https://shop.example")
+    with app.app_context():
+        client = app.test_client()
+        data = {"product": "stoneware-cup", "quantity": "1"}
+        client.post("/basket/items", data=data, base_url="https://shop.example")
+        token = field(client.get("/basket", base_url="https://shop.example").text, "csrf_token")
+        changed = {"quantity": "2", "csrf_token": token}
+        assert client.post("/basket/items/1", data=changed, base_url="https://shop.example").status_code == 303

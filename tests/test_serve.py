@@ -14,6 +14,7 @@ import pytest
 import requests
 from flask import Flask
 
+from shop import server
 from tests.conftest import CONTACT, settings_for
 from tests.pages import field
 
@@ -57,8 +58,7 @@ def test_web_and_worker_come_and_go_together(migrated: Path, tmp_path: Path) -> 
     shop = start(tmp_path, port)
     try:
         wait_for(f"http://127.0.0.1:{port}/readyz")  # which wants a worker's heartbeat, too
-        children = Path(f"/proc/{shop.pid}/task/{shop.pid}/children")
-        workers = [int(child) for child in children.read_text().split()] if children.exists() else []
+        workers = children(shop.pid) if Path("/proc/self/task").exists() else []
     finally:
         shop.send_signal(signal.SIGTERM)
         assert shop.wait(20) == 0
@@ -122,3 +122,44 @@ def test_every_command_has_help(app: Flask, command: str) -> None:
     result = app.test_cli_runner().invoke(args=[command, "--help"])
     assert result.exit_code == 0
     assert "Usage" in result.output
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process started."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks at processes as Linux shows them")
+def test_a_worker_that_dies_is_started_again_and_ends_with_a_server_that_dies(migrated: Path, tmp_path: Path) -> None:
+    (tmp_path / "shop.db").write_bytes(migrated.read_bytes())
+    port = free_port()
+    shop = start(tmp_path, port)
+    try:
+        wait_for(f"http://127.0.0.1:{port}/healthz")
+        [first] = children(shop.pid)
+        os.kill(first, signal.SIGKILL)
+        for _ in range(100):
+            workers = children(shop.pid)
+            if workers and workers != [first]:
+                break
+            time.sleep(0.1)
+        [second] = children(shop.pid)
+        assert second != first
+        wait_for(f"http://127.0.0.1:{port}/readyz")
+    finally:
+        shop.kill()
+        shop.wait()
+    for _ in range(100):
+        if not Path(f"/proc/{second}").exists() or "State:\tZ" in Path(f"/proc/{second}/status").read_text():
+            return
+        time.sleep(0.1)
+    raise AssertionError("the worker outlived its server")
+
+
+def test_half_of_the_threads_may_wait_for_the_gateway(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "run", lambda *_: None)
+    monkeypatch.setitem(app.config, "DATABASE_URL_GIVEN", True)
+    result = app.test_cli_runner().invoke(args=["serve", "--threads", "4", "--no-worker"])
+    assert result.exit_code == 0, result.output
+    slots = app.extensions["amwal"].slots
+    assert [slots.acquire(blocking=False) for _ in range(3)] == [True, True, False]

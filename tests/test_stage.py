@@ -116,3 +116,22 @@ def test_help_is_there(program: str) -> None:
     )
     assert result.returncode == 0
     assert "Usage" in result.stdout
+
+
+def test_two_demos_in_one_folder_are_refused(tmp_path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    first = new_demo(tmp_path, said)
+    first._prepare_folder(fresh=False)
+    (tmp_path / "shop.db").touch()
+    monkeypatch.setattr(Demo, "_answers", lambda _self, url: url == f"http://127.0.0.1:{first.shop_port}/healthz")
+    with pytest.raises(StageError, match="running already"):
+        new_demo(tmp_path, said, 8420)._prepare_folder(fresh=True)
+    assert (tmp_path / "shop.db").exists()
+
+
+def test_starting_afresh_leaves_other_peoples_files_alone(tmp_path: Path, said: list[str]) -> None:
+    new_demo(tmp_path, said)._prepare_folder(fresh=False)
+    (tmp_path / "thesis.txt").touch()
+    (tmp_path / "shop.db").touch()
+    new_demo(tmp_path, said)._prepare_folder(fresh=True)
+    assert (tmp_path / "thesis.txt").exists()
+    assert not (tmp_path / "shop.db").exists()
