@@ -10,18 +10,6 @@ def to_decimal(minor: int, currency: str) -> Decimal:
     return Decimal(minor).scaleb(-get_currency_precision(currency))
 
 
-def to_minor(amount: Decimal, currency: str) -> int:
-    """`Decimal("47.20")` dollars → 4720.
-
-    Raises:
-        ValueError: if the amount is finer than the currency's smallest unit.
-    """
-    scaled = amount.scaleb(get_currency_precision(currency))
-    if scaled != scaled.to_integral_value():
-        raise ValueError(f"{amount} {currency} is finer than the currency's smallest unit")
-    return int(scaled)
-
-
 def format_money(minor: int, currency: str, locale: str) -> str:
     """Minor units for people: `$47.20` in English, `47.20 USD` in Arabic (Western digits in both)."""
     pattern = "#,##0.00 ¤¤" if locale.startswith("ar") else None
