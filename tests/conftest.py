@@ -9,6 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
@@ -22,6 +23,10 @@ from models import Attention, AttentionKind, Order, Product, StockMovement, Stoc
 from shop import baskets, catalogue, orders, payments
 from shop.db import db, engine, write
 from tests.pages import check_page, field
+
+# A slow machine is no bug: how long an example takes says nothing here.
+hypothesis.settings.register_profile("shop", deadline=None)
+hypothesis.settings.load_profile("shop")
 
 PUBLIC_URL = "http://127.0.0.1:8000"
 API_KEY = "a-key-for-tests"
