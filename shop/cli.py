@@ -18,6 +18,7 @@ from shop.payments import THREADS
 
 log = logging.getLogger(__name__)
 END_SECONDS = 30
+RESTART_SECONDS = 3  # at least between two starts of the worker: one that cannot start must not take the processor
 
 
 def register(app: Flask) -> None:
@@ -71,7 +72,7 @@ class WorkerProcess:
 
     def keep(self) -> None:
         """Start it again if it has ended by itself: without it no receipt is sent and no reservation ends."""
-        if self.process.poll() is not None:
+        if self.process.poll() is not None and time.monotonic() > self.started + RESTART_SECONDS:
             log.error("the worker has ended by itself (%s) and is started again", self.process.returncode)
             self.process = self._start()
 
@@ -85,6 +86,7 @@ class WorkerProcess:
             self.process.wait()
 
     def _start(self) -> subprocess.Popen[bytes]:
+        self.started = time.monotonic()
         command = [sys.executable, "-m", "flask", "--app", "app", "worker", "--parent", str(os.getpid())]
         return subprocess.Popen(command, cwd=self.folder)
 

@@ -86,7 +86,7 @@ class Demo:
                 )
 
     def end(self) -> None:
-        """End the programs, letting requests in flight finish, the shop first."""
+        """End the programs. Each finishes what it is at; one that does not is killed."""
         running = [program for program in reversed(self.programs.values()) if program.poll() is None]
         if running:
             self.say("\nClosing …")
