@@ -94,7 +94,12 @@ def init_db(app: Flask) -> None:
         patience = {"connect_timeout": LOCK_TIMEOUT, "tcp_user_timeout": LOCK_TIMEOUT * 1000}
         reader = common | {"connect_args": patience | {"options": f"{limits} -c default_transaction_read_only=on"}}
         writer = common | {"connect_args": patience | {"options": limits}}
-    app.config["SQLALCHEMY_BINDS"] = {None: reader | {"isolation_level": "AUTOCOMMIT"}, "write": writer}
+    # An error's text may be logged, and parameters are names, addresses and tokens.
+    quiet = {"hide_parameters": True}
+    app.config["SQLALCHEMY_BINDS"] = {
+        None: reader | quiet | {"isolation_level": "AUTOCOMMIT"},
+        "write": writer | quiet,
+    }
     db.init_app(app)
     with app.app_context():
         if url.get_backend_name() == "sqlite":

@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 
 LEASE = timedelta(seconds=60)
 """How long a worker may be at a message before another takes it over."""
+ROUND = 20  # messages at most before reservations get their turn again
 PATIENCE = 5  # failures before a person is told
 DIGEST_EVERY = timedelta(hours=1)
 CALLBACK_EXPECTED_WITHIN = timedelta(minutes=15)
@@ -86,7 +87,9 @@ def tick(stop: threading.Event | None = None) -> None:
             log.exception("order %s could not be expired and will be tried again", order_id)
     _notice_possibly_paid()
     _queue_digest()
-    while not (stop and stop.is_set()) and (message := _lease()):
+    for _ in range(ROUND):
+        if (stop and stop.is_set()) or (message := _lease()) is None:
+            break
         _deliver(message)
         _beat()  # a slow mail server must not make the worker look dead
 

@@ -11,7 +11,7 @@ import requests
 from flask import Flask, before_render_template
 from flask_migrate import downgrade, upgrade
 from sqlalchemy import func, inspect, select, text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import IntegrityError, OperationalError
 
 import models
 from models import Base, Basket, Category, Heartbeat, now
@@ -41,6 +41,12 @@ def test_a_failed_block_leaves_nothing(app: Flask) -> None:
     with pytest.raises(ZeroDivisionError):
         fail_in_the_middle()
     assert db.session.get(Heartbeat, "nobody") is None
+
+
+def test_an_error_repeats_nothing_that_was_to_be_stored(app: Flask) -> None:
+    with pytest.raises(IntegrityError) as caught, write() as session:
+        session.add(Category(slug="beans", name={"en": "the customer's own words"}))
+    assert "own words" not in str(caught.value)
 
 
 def test_what_was_written_is_read_at_once(app: Flask) -> None:
