@@ -8,7 +8,7 @@ import logging
 import re
 import threading
 import time
-from datetime import timedelta
+from datetime import datetime, timedelta
 from io import BytesIO
 
 import segno
@@ -92,51 +92,45 @@ def _claim(order_id: int) -> Order | None:
 def _ask(client: amwal.Client, order: Order) -> None:
     page = f"{current_app.config['PUBLIC_URL']}/orders/{order.token}"
     started, clock = now(), time.monotonic()
-    invoice, error = None, None
     try:
-        invoice = client.create_invoice(
+        result: amwal.Invoice | amwal.AmwalError = client.create_invoice(
             amount=to_decimal(order.total, order.currency),
             header=f"{order.number} · {current_app.config['SHOP_NAME']}",
             description=_describe(order),
             success_url=f"{page}?returned=success",
             cancel_url=f"{page}?returned=cancel",
         )
-    except amwal.AmwalError as caught:
-        error = caught
-        log.warning("no invoice for order %s: %s", order.number, caught)
-    call = GatewayCall(
-        order_id=order.id,
-        started_at=started,
-        milliseconds=round((time.monotonic() - clock) * 1000),
-        outcome=type(error).__name__ if error else "ok",
-        detail=str(error)[:300] if error else "",
-    )
+    except amwal.AmwalError as error:
+        result = error
+        log.warning("no invoice for order %s: %s", order.number, error)
+    milliseconds = round((time.monotonic() - clock) * 1000)
     try:
-        _store(order.id, call, invoice, error)
+        _store(order.id, started, milliseconds, result)
     except IntegrityError:
         # UNIQUE refused an id or a secret that the gateway gave before: whose payment would a callback be?
-        call = GatewayCall(order_id=order.id, started_at=started, milliseconds=call.milliseconds, outcome="BadReply")
-        _store(order.id, call, None, amwal.BadReply("the gateway repeated an invoice id or a secret"))
+        _store(order.id, started, milliseconds, amwal.BadReply("the gateway repeated an invoice id or a secret"))
 
 
-def _store(order_id: int, call: GatewayCall, invoice: amwal.Invoice | None, error: amwal.AmwalError | None) -> None:
+def _store(order_id: int, started: datetime, milliseconds: int, result: amwal.Invoice | amwal.AmwalError) -> None:
     """T2: store the invoice, or why there is none. Only after this commit may its URL and QR be shown."""
-    qr = b"" if invoice is None else invoice.qr or draw_qr(invoice.url)
+    qr = (result.qr or draw_qr(result.url)) if isinstance(result, amwal.Invoice) else b""
     with write() as session:
         order = orders.lock(session, order_id)
         order.invoice_claimed_until = None
+        call = GatewayCall(order_id=order.id, started_at=started, milliseconds=milliseconds, outcome="ok")
         session.add(call)
-        if error is not None and not error.retryable:
-            kind = AttentionKind.GATEWAY_REPLY if isinstance(error, amwal.BadReply) else AttentionKind.GATEWAY_REFUSED
-            attend(session, kind, type(error).__name__, str(error), order.id)
-        # An order that was cancelled or ran out meanwhile drops the reply: nobody saw that invoice.
-        if invoice is None or order.state is not OrderState.PLACED:
-            return
-        stored = Invoice(order_id=order.id, gateway_id=invoice.id, secret_digest=digest(invoice.secret))
-        stored.url, stored.qr, stored.amount = invoice.url, qr, order.total
-        session.add(stored)
-        if orders.move(session, order, OrderState.AWAITING_PAYMENT, "shop"):
-            enqueue(session, OutboxKind.MAIL_PAY_HERE, order_id=order.id)
+        if isinstance(result, amwal.AmwalError):
+            call.outcome, call.detail = type(result).__name__, str(result)[:300]
+            if not result.retryable:
+                bad_reply = isinstance(result, amwal.BadReply)
+                kind = AttentionKind.GATEWAY_REPLY if bad_reply else AttentionKind.GATEWAY_REFUSED
+                attend(session, kind, call.outcome, call.detail, order.id)
+        elif order.state is OrderState.PLACED:  # if not, the reply is dropped: nobody saw that invoice
+            stored = Invoice(order_id=order.id, gateway_id=result.id, secret_digest=digest(result.secret))
+            stored.url, stored.qr, stored.amount = result.url, qr, order.total
+            session.add(stored)
+            if orders.move(session, order, OrderState.AWAITING_PAYMENT, "shop"):
+                enqueue(session, OutboxKind.MAIL_PAY_HERE, order_id=order.id)
 
 
 def draw_qr(url: str) -> bytes:

@@ -101,11 +101,11 @@ def test_row_5_an_early_callback_is_refused_and_its_retry_pays(
     early: list[int] = []
     store = payments._store
 
-    def store_after_the_callback(order_id: int, call: Any, invoice: Any, error: Any) -> None:
-        known = gateway.invoice(invoice.id)
+    def store_after_the_callback(order_id: int, started: Any, milliseconds: int, result: Any) -> None:
+        known = gateway.invoice(result.id)
         message = {"invoiceId": known.id, "paymentSessionId": "6545360496c8b48eeab3837e", "secret": known.secret}
         early.append(post(client, message))
-        store(order_id, call, invoice, error)
+        store(order_id, started, milliseconds, result)
 
     monkeypatch.setattr(payments, "_store", store_after_the_callback)
     waiting = order.awaiting()

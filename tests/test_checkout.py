@@ -360,6 +360,10 @@ def test_an_id_or_secret_given_twice_is_refused(app: Flask, order: OrderFactory,
     assert second.invoice is None
     assert second.invoice_claimed_until is None
     assert attention(AttentionKind.GATEWAY_REPLY) is not None
+    assert [(call.outcome, "repeated" in call.detail) for call in rows(GatewayCall)] == [
+        ("ok", False),
+        ("BadReply", True),
+    ]
 
 
 def test_a_qr_that_cannot_be_used_is_drawn_by_the_shop(app: Flask, order: OrderFactory) -> None:
