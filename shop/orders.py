@@ -68,7 +68,7 @@ class SoldOut(Refusal):
         """Name the product."""
         texts = product.name  # read while the transaction is open
         name = LazyString(lambda: localized(texts))
-        super().__init__(_("There is not enough left of %(name)s. Nothing was ordered.", name=name))
+        super().__init__(_("There is not enough left of %(name)s.", name=name))
 
 
 # --- What the customer was shown -------------------------------------------------------------------------------------

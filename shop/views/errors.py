@@ -77,5 +77,5 @@ def _texts(code: int) -> tuple[str, str]:
             _("The shop is very busy. Nothing was lost: please try again in a few seconds."),
         ),
     }
-    fallback = (_("Something went wrong"), _("The fault is ours, and we were told. Nothing was charged by this page."))
+    fallback = (_("Something went wrong"), _("The fault is ours. Nothing was charged by this page."))
     return known.get(code, known[400] if 400 <= code < 500 else fallback)
