@@ -4,7 +4,7 @@ VENV ?= .venv
 RUN := $(VENV)/bin/
 
 # The first Python that is new enough; empty if there is none, which `install.sh` explains.
-CANDIDATES := $(PYTHON) python3 python3.13 python3.12 python3.11 python
+CANDIDATES := $(or $(PYTHON),python3 python3.13 python3.12 python3.11 python)
 PYTHON_FOUND := $(shell for p in $(CANDIDATES); do $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
 .PHONY: help demo test check format pins catalogues
@@ -22,7 +22,7 @@ demo: $(VENV)/installed-requirements.txt  ## Shop, worker and sandbox gateway on
 test: $(VENV)/installed-requirements-dev.txt  ## The tests: unit, over HTTP with the sandbox, one purchase in Chromium
 	$(RUN)python -m pytest -m "not slow and not postgres"
 
-check: $(VENV)/installed-requirements-dev.txt  ## What CI adds: lint, types, translations, all browser tests
+check: $(VENV)/installed-requirements-dev.txt  ## What CI adds: lint, types, every page in eight modes
 	$(RUN)ruff check .
 	$(RUN)ruff format --check .
 	$(RUN)mypy

@@ -162,6 +162,13 @@ def mail_address(value: str) -> str:
     return value
 
 
+def address(value: str) -> str:
+    """An e-mail address, or nothing."""
+    if value and not re.fullmatch(r"[!-?A-~]+@[!-?A-~]+", value.strip()):
+        raise ValueError("write one e-mail address, such as you@shop.example")
+    return value.strip()
+
+
 def short(value: str) -> str:
     """Text of 40 characters at most."""
     if len(value.strip()) > 40:
@@ -217,7 +224,7 @@ SETTINGS = (
     Setting("RESERVATION_MINUTES", whole(1), "30", "how long an unpaid order holds its goods"),
     Setting("CONFIRMATION_MINUTES", whole(0), "120", "how much longer after a customer comes back from paying"),
     Setting("MAIL_URL", mail_address, str(INSTANCE / "mail"), "smtp://user:password@host, or a folder for .eml files"),
-    Setting("MERCHANT_EMAIL", text, "", "where you are told what needs attention"),
+    Setting("MERCHANT_EMAIL", address, "", "where you are told what needs attention"),
     Setting("TRUSTED_PROXIES", whole(0), "0", "how many reverse proxies stand before the shop"),
     Setting("DEMO", switch, "off", "test mode: on for demonstrations only"),
 )

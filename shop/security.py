@@ -68,7 +68,7 @@ def check_host() -> ResponseReturnValue | None:
 def refuse_nul() -> None:
     """Refuse NUL characters in addresses and forms: nobody types them, and PostgreSQL cannot take them."""
     given = [request.path, *request.args.values()]
-    if request.mimetype == "application/x-www-form-urlencoded" and request.path.rstrip("/") != CALLBACK:
+    if request.path.rstrip("/") != CALLBACK:
         given += request.form.values()
     if any("\0" in value for value in given):
         abort(400)

@@ -1,5 +1,7 @@
 """Baskets: what can be put in, changed and taken out, with whatever people type."""
 
+from collections.abc import Callable
+
 import pytest
 from flask import Flask
 from sqlalchemy import select
@@ -36,12 +38,15 @@ def test_adding_twice_adds_up(client: CheckingClient) -> None:
     assert "5" in client.get("/basket").text
 
 
-def test_a_basket_survives_a_restart(client: CheckingClient, new_app: object) -> None:
+def test_a_basket_survives_a_restart(app: Flask, client: CheckingClient, new_app: Callable[..., Flask]) -> None:
     client.fill_basket()
-    assert "Stoneware Cup" in client.get("/basket").text
-    db.engines["write"].dispose()
-    db.engine.dispose()
-    assert "Stoneware Cup" in client.get("/basket").text
+    cookie = client.get_cookie(app.config["SESSION_COOKIE_NAME"], "127.0.0.1")
+    assert cookie is not None
+    restarted = new_app()  # another process on the same files
+    browser = restarted.test_client()
+    browser.set_cookie(cookie.key, cookie.value, domain="127.0.0.1")
+    with restarted.app_context():
+        assert "Stoneware Cup" in browser.get("/basket").text
 
 
 @pytest.mark.parametrize("quantity", ["-1", "1.5", "1e9", "1_0", "", "0"])

@@ -64,6 +64,8 @@ def test_a_missing_setting_is_named(name: str) -> None:
         ("SHOP_TAX_RATE", "0.125"),
         ("RESERVATION_MINUTES", "0"),
         ("RESERVATION_MINUTES", "half an hour"),
+        ("MERCHANT_EMAIL", "me at home"),
+        ("MERCHANT_EMAIL", "you@shop.example, me@shop.example"),
         ("TRUSTED_PROXIES", "-1"),
         ("DEMO", "onn"),
     ],

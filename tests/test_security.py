@@ -205,7 +205,9 @@ def test_the_accent_is_a_stylesheet(new_app: Any) -> None:
 @pytest.mark.parametrize("path", ["/?q=a%00b", "/products/a%00b", "/orders/a%00b", "/orders/a%00b/status"])
 def test_nul_characters_are_refused(client: CheckingClient, path: str) -> None:
     assert client.get(path).status_code == 400
-    assert client.post("/basket/items", data={"product": "a\0b", "quantity": "1"}).status_code == 400
+    for content_type in ("application/x-www-form-urlencoded", "multipart/form-data"):
+        form = {"product": "a\0b", "quantity": "1"}
+        assert client.post("/basket/items", data=form, content_type=content_type).status_code == 400
 
 
 @pytest.mark.parametrize("target", ["//[x", "/\x00", "/[x"])
