@@ -35,8 +35,8 @@ def store() -> Store:
 
 
 def healthz() -> ResponseReturnValue:
-    """Answer that the process is up."""
-    return "ok", {"Content-Type": "text/plain"}
+    """Answer that the process is up, and that it is no real gateway."""
+    return "sandbox ok", {"Content-Type": "text/plain"}
 
 
 def refuse_other_machines() -> None:

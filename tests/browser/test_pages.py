@@ -111,6 +111,7 @@ def test_pages(visit: Callable[..., Visitor], demo: Demo, mode: tuple[str, str, 
         check(visitor, demo.shop + path, 404 if name == "not found" else 200)
     visitor.page.goto(f"{demo.shop}/products/stoneware-cup")
     visitor.page.locator("main form button").first.click()
+    visitor.page.wait_for_url("**/basket")
     check(visitor, f"{demo.shop}/basket")
     check(visitor, f"{demo.shop}/checkout")
 
@@ -141,6 +142,7 @@ def test_a_refused_checkout_leads_to_the_fields_by_keyboard(
     page = visit(java_script_enabled=javascript).page
     page.goto(f"{demo.shop}/products/stoneware-cup")
     page.locator("main form button").first.click()
+    page.wait_for_url("**/basket")
     page.goto(f"{demo.shop}/checkout")
     if javascript:  # past the browser's own checks, to see the shop's
         page.locator("form[action='/checkout']").evaluate("form => form.noValidate = true")

@@ -132,7 +132,7 @@ def test_another_machine_may_pay(client: FlaskClient, invoice: MakeInvoice) -> N
     assert client.get(path, **phone).status_code == 200
     assert client.post(f"{path}/payment", **phone).status_code == 303
     assert client.get("/static/base.css", **phone).status_code == 200
-    assert client.get("/healthz", **phone).text == "ok"
+    assert client.get("/healthz", **phone).text == "sandbox ok"
 
 
 def test_hostile_text_is_inert(client: FlaskClient, invoice: MakeInvoice) -> None:
