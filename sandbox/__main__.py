@@ -70,6 +70,7 @@ def cli() -> None:
     show_default="http://HOST:PORT",
     help="How payment links begin; phones must be able to reach it.",
 )
+@option("--mails", default="instance/sandbox-mail", help="Folder for the e-mails about failed callbacks.")
 @option(
     "--speed",
     default=1.0,
@@ -95,7 +96,7 @@ def serve(host: str, port: int, public_url: str | None, **settings: Any) -> None
         max_request_body_size=LARGEST_READ,
         clear_untrusted_proxy_headers=False,  # they are never believed, but show that a request came through a tunnel
     )
-    worker = DeliveryWorker(store_of(app), speed=settings["speed"])
+    worker = DeliveryWorker(store_of(app), speed=settings["speed"], mails=app.config["MAILS"])
     stop = _signalled(server)
     worker.start()
     _say_where(app, here)

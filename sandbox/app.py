@@ -23,15 +23,17 @@ def create_app(
     api_key: str | None = None,
     public_url: str = "http://127.0.0.1:8001",
     speed: float = 1.0,
+    mails: str | Path | None = None,
 ) -> Flask:
     """Return the gateway as a WSGI application; a `DeliveryWorker` of its store sends its callbacks.
 
     `database` is the SQLite file, made if missing. `callback_url` ("" for none) and `api_key` replace what the database
     keeps; None leaves that alone. `public_url` begins the payment links. `speed` divides the waiting between callback
-    attempts; here it is only shown. Raises `sqlite3.Error` or `OSError` if the file can't be used.
+    attempts. `mails` is the folder for failure e-mails; None for none. Raises `sqlite3.Error` or `OSError` if the file can't be used.
     """
     app = Flask(__name__)
     app.config.update(PUBLIC_URL=public_url.rstrip("/"), SPEED=speed, MAX_CONTENT_LENGTH=LARGEST_BODY)
+    app.config["MAILS"] = Path(mails) if mails else None
     app.jinja_env.undefined = StrictUndefined
     app.url_map.converters["hex"] = web.HexConverter
     app.extensions["sandbox"] = Store(database, callback_url=callback_url, api_key=api_key)

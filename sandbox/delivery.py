@@ -1,13 +1,16 @@
-"""Telling the shop: the retry schedule, and the thread that sends callbacks ("The callback")."""
+"""Telling the shop: the retry schedule, sending a callback, and the thread that sends those that are due
+("The callback")."""
 
 import logging
 import threading
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
+from pathlib import Path
 from time import monotonic
 
 import requests
 from urllib3.exceptions import HTTPError
 
+from sandbox import mail
 from sandbox.records import Attempt, Delivery
 from sandbox.store import Store
 
@@ -47,10 +50,11 @@ class DeliveryWorker:
     was cut off midway is made again, which a shop has to bear from the real gateway too.
     """
 
-    def __init__(self, store: Store, *, speed: float = 1.0) -> None:
-        """Prepare; `speed` divides the waiting between attempts."""
+    def __init__(self, store: Store, *, speed: float = 1.0, mails: Path | None = None) -> None:
+        """Prepare; `speed` divides the waiting between attempts, and `mails` is where failure e-mails go."""
         self._store = store
         self._speed = speed
+        self._mails = mails
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="deliveries", daemon=True)
         self._attempts: dict[int, threading.Thread] = {}
@@ -89,9 +93,13 @@ class DeliveryWorker:
 
         Not longer, as another process may have changed the database.
         """
-        now = datetime.now(UTC)
+        if self._store.clock_is_moving and not self._attempts:
+            self._store.step_clock()
         # Listed before reading: an attempt that ends in between must not be started again from what was read before.
         under_way = list(self._attempts)
+        if not self._store.project().tells:
+            return 1.0
+        now = self._store.now()
         for delivery in self._store.waiting_deliveries(limit=2 * AT_ONCE):
             if delivery.id in under_way:
                 continue
@@ -109,17 +117,7 @@ class DeliveryWorker:
 
     def _attempt(self, delivery: Delivery) -> None:
         try:
-            attempt = post(delivery, self._store.project().callback_url)
-            again_at = None if attempt.succeeded else next_attempt_at(attempt, self._speed)
-            self._store.record_attempt(attempt, next_attempt_at=again_at)
-            log.info(
-                "callback %d of %d for invoice %s: %s%s",
-                attempt.number,
-                MOST_ATTEMPTS,
-                delivery.invoice_id,
-                attempt.status or attempt.error,
-                f", again at {again_at:%H:%M:%S} UTC" if again_at else "" if attempt.succeeded else ", given up",
-            )
+            send(self._store, delivery, speed=self._speed, mails=self._mails)
         except Exception:
             log.exception("An attempt couldn't be recorded; it will be made again")
             self._stopping.wait(1.0)
@@ -128,16 +126,32 @@ class DeliveryWorker:
             self._store.delivery_changed.set()
 
 
-def post(delivery: Delivery, url: str) -> Attempt:
+def send(store: Store, delivery: Delivery, *, speed: float, mails: Path | None) -> Attempt:
+    """Make one attempt at a callback, and record it with the time of the next (none for what is sent once)."""
+    project = store.project()
+    attempt = post(delivery, project.callback_url, store.now())
+    again_at = None if attempt.succeeded or delivery.once else next_attempt_at(attempt, speed)
+    store.record_attempt(attempt, next_attempt_at=again_at)
+    goes_on = "" if attempt.succeeded or delivery.once else ", given up"
+    if again_at:
+        goes_on = f", again at {again_at:%H:%M:%S} UTC"
+    what = f"callback {attempt.number} of {MOST_ATTEMPTS} for invoice {delivery.invoice_id}"
+    log.info("%s: %s%s", what, attempt.status or attempt.error, goes_on)
+    if project.failure_mails_on and mails and not attempt.succeeded and not delivery.once:
+        mail.tell_of_failure(mails, delivery, attempt, again_at)
+    return attempt
+
+
+def post(delivery: Delivery, url: str, started_at: datetime) -> Attempt:
     """Send a callback once and return what came of it; a shop's misbehaviour never raises."""
-    started_at, clock = datetime.now(UTC), monotonic()
+    clock = monotonic()
     status, reply, error = None, b"", ""
     try:
         with requests.Session() as session:
             session.trust_env = False  # no proxy and no .netrc: straight to the shop, with nothing added
             with session.post(
                 url,
-                data=delivery.body,
+                data=delivery.body.encode("utf-8", "surrogateescape"),
                 headers={"Content-Type": "application/json", "Accept-Encoding": "identity"},
                 timeout=TIMEOUT_SECONDS,
                 allow_redirects=False,

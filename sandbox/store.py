@@ -1,4 +1,7 @@
-"""The database: one SQLite file that keeps the project, its invoices, and every callback attempt."""
+"""The database: one SQLite file that keeps the project, its invoices, and every callback attempt.
+
+Its times are the project's clock, which can be moved on by hand, so that three days of retries needn't be waited for.
+"""
 
 import json
 import secrets
@@ -7,14 +10,17 @@ import threading
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from sandbox.records import Attempt, Delivery, Invoice, NewInvoice, Project
+from sandbox.records import Attempt, Delivery, Invoice, NewInvoice, Project, Request
 
 FIRST_CALLBACK_URL = "http://127.0.0.1:8000/amwal/callback"
+REQUESTS_KEPT = 1000
+LEASE = timedelta(seconds=15)
+"""When the worker takes over a callback that somebody else was about to send. Longer than an attempt may take."""
 
 # Amounts are exact decimal text. Times are UTC in ISO 8601, all of one width, so that text order is time order.
 SCHEMA = """
@@ -23,6 +29,18 @@ CREATE TABLE IF NOT EXISTS project (
     id TEXT NOT NULL,
     api_key TEXT NOT NULL,
     callback_url TEXT NOT NULL
+);
+-- What the next requests for an invoice are to meet with, in this order.
+CREATE TABLE IF NOT EXISTS troubles (number INTEGER PRIMARY KEY, name TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS requests (
+    number INTEGER PRIMARY KEY,
+    received_at TEXT NOT NULL,
+    trouble TEXT NOT NULL,
+    status INTEGER NOT NULL,
+    invoice_id TEXT REFERENCES invoices (id),
+    body TEXT NOT NULL,
+    refusal TEXT NOT NULL,
+    bait TEXT NOT NULL
 );
 CREATE TABLE IF NOT EXISTS invoices (
     number INTEGER PRIMARY KEY,
@@ -47,6 +65,7 @@ CREATE TABLE IF NOT EXISTS deliveries (
     delivered_at TEXT,
     CHECK (next_attempt_at IS NULL OR delivered_at IS NULL)
 );
+CREATE INDEX IF NOT EXISTS invoices_paid ON invoices (number) WHERE paid_at IS NOT NULL;
 CREATE INDEX IF NOT EXISTS deliveries_waiting ON deliveries (next_attempt_at) WHERE next_attempt_at IS NOT NULL;
 CREATE INDEX IF NOT EXISTS deliveries_of_invoice ON deliveries (invoice_id);
 CREATE TABLE IF NOT EXISTS attempts (
@@ -61,6 +80,14 @@ CREATE TABLE IF NOT EXISTS attempts (
     PRIMARY KEY (delivery_id, number)
 );
 """
+# Added to a file of an earlier version, and to a new one in the same way.
+COLUMNS_ADDED_LATER = (
+    ("project", "callbacks_on INTEGER NOT NULL DEFAULT 1"),
+    ("project", "failure_mails_on INTEGER NOT NULL DEFAULT 0"),
+    ("project", "clock_ahead REAL NOT NULL DEFAULT 0"),
+    ("deliveries", "trouble TEXT NOT NULL DEFAULT ''"),
+    ("deliveries", "once INTEGER NOT NULL DEFAULT 0"),
+)
 
 
 class Store:
@@ -81,6 +108,7 @@ class Store:
         self._connection.executescript(
             f"PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON; {SCHEMA}"
         )
+        self._add_new_columns()
         # Set whenever a delivery has become due sooner than was known, so that the worker needn't look all the time.
         self.delivery_changed = threading.Event()
         with self._write() as write:
@@ -89,27 +117,103 @@ class Store:
                 (secrets.token_hex(12), secrets.token_urlsafe(24), FIRST_CALLBACK_URL),
             )
         self.keep_settings(callback_url=callback_url, api_key=api_key)
+        self.clock_goal = self._ahead = self.project().clock_ahead
 
     def close(self) -> None:
         """Close the file; no method may be called afterwards."""
         with self._lock:
             self._connection.close()
 
+    # --- the project and its clock ---
+
     def project(self) -> Project:
         """Return the one project."""
-        return Project(**self._rows("SELECT id, api_key, callback_url FROM project")[0])
+        query = "SELECT id, api_key, callback_url, callbacks_on, failure_mails_on, clock_ahead FROM project"
+        row = self._rows(query)[0]
+        return Project(**_with_switches(row, "callbacks_on", "failure_mails_on"))
 
-    def keep_settings(self, *, callback_url: str | None = None, api_key: str | None = None) -> None:
-        """Change the project's settings; None leaves one as it is, and "" as callback URL switches callbacks off."""
+    def keep_settings(
+        self,
+        *,
+        callback_url: str | None = None,
+        api_key: str | None = None,
+        callbacks_on: bool | None = None,
+        failure_mails_on: bool | None = None,
+    ) -> None:
+        """Change the project's settings; None leaves one as it is."""
         with self._write() as write:
             write.execute(
-                "UPDATE project SET callback_url = coalesce(?, callback_url), api_key = coalesce(?, api_key)",
-                (callback_url, api_key),
+                "UPDATE project SET callback_url = coalesce(?, callback_url), api_key = coalesce(?, api_key),"
+                " callbacks_on = coalesce(?, callbacks_on), failure_mails_on = coalesce(?, failure_mails_on)",
+                (callback_url, api_key, callbacks_on, failure_mails_on),
             )
+        self.delivery_changed.set()
+
+    def now(self) -> datetime:
+        """Return the time on the project's clock (UTC)."""
+        return datetime.now(UTC) + timedelta(seconds=self._ahead)
+
+    def move_clock(self, seconds: float) -> None:
+        """Let the clock run on by so much. The worker walks it there from attempt to attempt: see `step_clock`."""
+        self.clock_goal += seconds
+        self.delivery_changed.set()
+
+    @property
+    def clock_is_moving(self) -> bool:
+        """Return whether the clock is still on its way."""
+        return self._ahead < self.clock_goal
+
+    def step_clock(self) -> None:
+        """Move the clock to the next attempt, or to its goal if that comes first.
+
+        Each attempt on the way is then made at its own time. A clock that jumped would skip those in between.
+        """
+        ahead = self.clock_goal
+        for delivery in self.waiting_deliveries(limit=1):
+            if delivery.next_attempt_at:
+                ahead = min(ahead, (delivery.next_attempt_at - datetime.now(UTC)).total_seconds())
+        self._ahead = max(ahead, self._ahead)
+        with self._write() as write:
+            write.execute("UPDATE project SET clock_ahead = ?", (self._ahead,))
+
+    # --- requests for invoices, and the trouble made for them ---
+
+    def plan_trouble(self, name: str) -> None:
+        """Let a request for an invoice meet with a case of trouble: the next one that has none planned yet."""
+        with self._write() as write:
+            write.execute("INSERT INTO troubles (name) VALUES (?)", (name,))
+
+    def planned_troubles(self) -> list[str]:
+        """Return what the next requests are to meet with, the next first."""
+        return [row["name"] for row in self._rows("SELECT name FROM troubles ORDER BY number")]
+
+    def take_trouble(self) -> str:
+        """Return what this request is to meet with, and strike it off; "" for nothing."""
+        query = "DELETE FROM troubles WHERE number = (SELECT min(number) FROM troubles) RETURNING name"
+        with self._write() as write:
+            [*taken] = write.execute(query)
+        return str(taken[0]["name"]) if taken else ""
+
+    def record_request(self, request: Request) -> None:
+        """Log a request for an invoice; only the newest thousand are kept."""
+        with self._write() as write:
+            [(number,)] = write.execute(
+                "INSERT INTO requests (received_at, trouble, status, invoice_id, body, refusal, bait)"
+                " VALUES (:received_at, :trouble, :status, :invoice_id, :body, :refusal, :bait) RETURNING number",
+                {**vars(request), "received_at": _text(request.received_at)},
+            )
+            write.execute("DELETE FROM requests WHERE number <= ?", (number - REQUESTS_KEPT,))
+
+    def requests(self, *, after: int = 0, only_failed: bool = False, limit: int = REQUESTS_KEPT) -> list[Request]:
+        """Return up to `limit` requests numbered above `after`, newest first; on demand those not answered well."""
+        query = "SELECT * FROM requests WHERE number > ? AND (status != 200 OR NOT ?) ORDER BY number DESC LIMIT ?"
+        return [Request(**_with_times(row, "received_at")) for row in self._rows(query, after, only_failed, limit)]
+
+    # --- invoices and payments ---
 
     def add_invoice(self, new: NewInvoice) -> Invoice:
         """Store an invoice under a fresh id and secret and return it ("Create an invoice")."""
-        fresh = {"id": secrets.token_hex(12), "secret": str(uuid.uuid4()), "created_at": _text(datetime.now(UTC))}
+        fresh = {"id": secrets.token_hex(12), "secret": str(uuid.uuid4()), "created_at": _text(self.now())}
         with self._write() as write:
             [row] = write.execute(
                 "INSERT INTO invoices (id, secret, amount, header, description, success_url, cancel_url, created_at)"
@@ -124,30 +228,80 @@ class Store:
         rows = self._rows("SELECT * FROM invoices WHERE id = ?", invoice_id)
         return _invoice(rows[0]) if rows else None
 
-    def invoices(self, *, before: int, limit: int) -> list[Invoice]:
-        """Return up to `limit` invoices numbered below `before`, newest first."""
-        query = "SELECT * FROM invoices WHERE number < ? ORDER BY number DESC LIMIT ?"
-        return [_invoice(row) for row in self._rows(query, before, limit)]
+    def invoices(self, *, before: int, limit: int, only_paid: bool = False) -> list[Invoice]:
+        """Return up to `limit` invoices numbered below `before`, newest first; on demand those that are paid."""
+        query = (
+            "SELECT * FROM invoices WHERE number < ? AND (paid_at IS NOT NULL OR NOT ?) ORDER BY number DESC LIMIT ?"
+        )
+        return [_invoice(row) for row in self._rows(query, before, only_paid, limit)]
 
-    def pay(self, invoice_id: str) -> bool:
+    def pay(
+        self, invoice_id: str, *, confirm_after: float = 0, tell_after: float = 0, tell: bool = True, trouble: str = ""
+    ) -> bool:
         """Mark an invoice paid and order its callback, both or neither; return False if it was paid before.
 
         The callback's body is made here, so that `paymentSessionId` is the same at every attempt ("The callback").
+
+        Args:
+            invoice_id: the invoice.
+            confirm_after: seconds until the payment counts.
+            tell_after: seconds from then to the callback's first attempt.
+            tell: False sends no callback at all. None is sent either where the project has switched them off.
+            trouble: the case that it is done for.
         """
-        now = _text(datetime.now(UTC))
+        paid_at = self.now() + timedelta(seconds=confirm_after)
         with self._write() as write:
             query = "UPDATE invoices SET paid_at = ? WHERE id = ? AND paid_at IS NULL RETURNING secret"
-            [*paid] = write.execute(query, (now, invoice_id))
+            [*paid] = write.execute(query, (_text(paid_at), invoice_id))
             if not paid:
                 return False
-            body = {"invoiceId": invoice_id, "paymentSessionId": secrets.token_hex(12), "secret": paid[0]["secret"]}
+            body = callback_body(invoice_id, paid[0]["secret"])
             write.execute(
-                "INSERT INTO deliveries (invoice_id, body, next_attempt_at)"
-                " SELECT ?, ?, ? FROM project WHERE callback_url != ''",
-                (invoice_id, json.dumps(body), now),
+                "INSERT INTO deliveries (invoice_id, body, next_attempt_at, trouble)"
+                " SELECT ?, ?, ?, ? FROM project WHERE callback_url != '' AND callbacks_on AND ?",
+                (invoice_id, body, _text(paid_at + timedelta(seconds=tell_after)), trouble, tell),
             )
         self.delivery_changed.set()
         return True
+
+    # --- callbacks ---
+
+    def add_delivery(self, invoice_id: str, body: str, *, trouble: str, once: bool) -> Delivery:
+        """Store a callback that the caller is about to send by itself, and return it.
+
+        One that must arrive becomes the worker's if the caller doesn't record an attempt within the lease.
+        """
+        due = None if once else _text(self.now() + LEASE)
+        with self._write() as write:
+            [row] = write.execute(
+                "INSERT INTO deliveries (invoice_id, body, next_attempt_at, trouble, once) VALUES (?, ?, ?, ?, ?)"
+                " RETURNING *",
+                (invoice_id, body, due, trouble, once),
+            ).fetchall()
+        return _delivery(row)
+
+    def claim_delivery(self, invoice_id: str) -> Delivery | None:
+        """Return the invoice's ordinary callback for the caller to send, if it still has to arrive."""
+        query = (
+            "UPDATE deliveries SET next_attempt_at = ? WHERE next_attempt_at IS NOT NULL AND id = (SELECT min(id) FROM"
+            " deliveries WHERE invoice_id = ? AND NOT once) RETURNING *"
+        )
+        with self._write() as write:
+            [*claimed] = write.execute(query, (_text(self.now() + LEASE), invoice_id))
+        return _delivery(claimed[0]) if claimed else None
+
+    def attempt_now(self, delivery_id: int) -> bool:
+        """Make a delivery due at once, though it was given up; return False if it has arrived or is sent only once."""
+        query = "UPDATE deliveries SET next_attempt_at = ? WHERE id = ? AND delivered_at IS NULL AND NOT once"
+        with self._write() as write:
+            changed = write.execute(query, (_text(self.now()), delivery_id)).rowcount
+        self.delivery_changed.set()
+        return bool(changed)
+
+    def delivery(self, delivery_id: int) -> Delivery | None:
+        """Return one delivery, or None."""
+        rows = self._rows("SELECT * FROM deliveries WHERE id = ?", delivery_id)
+        return _delivery(rows[0]) if rows else None
 
     def waiting_deliveries(self, limit: int) -> list[Delivery]:
         """Return up to `limit` deliveries that need another attempt, the next due first."""
@@ -184,6 +338,12 @@ class Store:
                 values,
             )
 
+    def _add_new_columns(self) -> None:
+        for table, column in COLUMNS_ADDED_LATER:
+            known = {row["name"] for row in self._rows("SELECT name FROM pragma_table_info(?)", table)}
+            if column.split()[0] not in known:
+                self._connection.execute(f"ALTER TABLE {table} ADD COLUMN {column}")
+
     def _rows(self, query: str, *values: object) -> list[sqlite3.Row]:
         with self._lock:
             return self._connection.execute(query, values).fetchall()
@@ -200,12 +360,17 @@ class Store:
                 raise
 
 
+def callback_body(invoice_id: str, secret: str) -> str:
+    """Return what tells the shop of a new payment ("The callback")."""
+    return json.dumps({"invoiceId": invoice_id, "paymentSessionId": secrets.token_hex(12), "secret": secret})
+
+
 def _invoice(row: sqlite3.Row) -> Invoice:
     return Invoice(**_with_times(row, "created_at", "paid_at") | {"amount": Decimal(row["amount"])})
 
 
 def _delivery(row: sqlite3.Row) -> Delivery:
-    return Delivery(**_with_times(row, "next_attempt_at", "delivered_at"))
+    return Delivery(**_with_times(row, "next_attempt_at", "delivered_at") | {"once": bool(row["once"])})
 
 
 def _attempt(row: sqlite3.Row) -> Attempt:
@@ -215,6 +380,11 @@ def _attempt(row: sqlite3.Row) -> Attempt:
 def _with_times(row: sqlite3.Row, *names: str) -> dict[str, Any]:
     """Return a row's values, those named as times in UTC."""
     return dict(row) | {name: datetime.fromisoformat(row[name]) for name in names if row[name]}
+
+
+def _with_switches(row: sqlite3.Row, *names: str) -> dict[str, Any]:
+    """Return a row's values, those named as booleans."""
+    return dict(row) | {name: bool(row[name]) for name in names}
 
 
 def _text(time: datetime) -> str:

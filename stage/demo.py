@@ -128,7 +128,7 @@ class Demo:
         if before and (fresh or before != here):
             if before != here:
                 self.say("The address has changed since the last time, so the demo starts with an empty order book.")
-            for path in (*self.folder.glob("*.db*"), *self.folder.glob("mail/*.eml"), *self.folder.glob("*.log")):
+            for path in (*self.folder.glob("*.db*"), *self.folder.glob("*mail/*.eml"), *self.folder.glob("*.log")):
                 path.unlink()  # our own files only: the folder may hold somebody's others
         self.folder.mkdir(parents=True, exist_ok=True)
         address.write_text(here)
@@ -139,6 +139,7 @@ class Demo:
             *(sys.executable, "-u", "-m", "sandbox", "serve", "--host", listen, "--port", str(self.sandbox_port)),
             *("--database", str(self.folder / "sandbox.db"), "--api-key", api_key, "--public-url", self.sandbox_url),
             *("--callback-url", f"{self.shop_url}/amwal/callback", "--speed", str(SPEED)),
+            *("--mails", str(self.folder / "sandbox-mail")),
         ]
 
     def _shop_settings(self, project_url: str, api_key: str) -> dict[str, str]:

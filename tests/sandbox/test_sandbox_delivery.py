@@ -165,8 +165,8 @@ def test_a_shop_that_is_down_or_talks_nonsense_is_a_failed_attempt(store: Store,
             connection.close()
 
         threading.Thread(target=talk_nonsense, daemon=True).start()
-        nonsense = delivery.post(waiting, url)
-    down = delivery.post(waiting, url)
+        nonsense = delivery.post(waiting, url, store.now())
+    down = delivery.post(waiting, url, store.now())
     for attempt in (nonsense, down, delivery.post(waiting, "http://"), delivery.post(waiting, "http://[")):
         assert attempt.status is None
         assert attempt.error
@@ -186,7 +186,9 @@ def test_a_reply_that_breaks_off_after_its_status_is_recorded(store: Store, invo
             connection.close()
 
         threading.Thread(target=break_off, daemon=True).start()
-        attempt = delivery.post(store.waiting_deliveries(1)[0], f"http://127.0.0.1:{server.getsockname()[1]}/")
+        attempt = delivery.post(
+            store.waiting_deliveries(1)[0], f"http://127.0.0.1:{server.getsockname()[1]}/", store.now()
+        )
     assert attempt.status == status
     assert attempt.succeeded is (status == 200)
     assert attempt.error
@@ -198,7 +200,9 @@ def test_no_answer_in_time_is_a_failed_attempt(
     monkeypatch.setattr(delivery, "TIMEOUT_SECONDS", 0.1)
     store.pay(invoice()["invoiceId"])
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        attempt = delivery.post(store.waiting_deliveries(1)[0], f"http://127.0.0.1:{silent.getsockname()[1]}/")
+        attempt = delivery.post(
+            store.waiting_deliveries(1)[0], f"http://127.0.0.1:{silent.getsockname()[1]}/", store.now()
+        )
     assert attempt.status is None
     assert attempt.error == "no answer within 0.1 seconds"
 
