@@ -16,7 +16,7 @@ __all__ = ["create_app", "store_of"]
 LARGEST_BODY = 64 * 1024
 
 
-def create_app(
+def create_app(  # noqa: PLR0913  (settings, all by name)
     *,
     database: str | Path,
     callback_url: str | None = None,
@@ -29,7 +29,8 @@ def create_app(
 
     `database` is the SQLite file, made if missing. `callback_url` ("" for none) and `api_key` replace what the database
     keeps; None leaves that alone. `public_url` begins the payment links. `speed` divides the waiting between callback
-    attempts. `mails` is the folder for failure e-mails; None for none. Raises `sqlite3.Error` or `OSError` if the file can't be used.
+    attempts. `mails` is the folder for failure e-mails; None for none. Raises `sqlite3.Error` or `OSError` if the file
+    can't be used.
     """
     app = Flask(__name__)
     app.config.update(PUBLIC_URL=public_url.rstrip("/"), SPEED=speed, MAX_CONTENT_LENGTH=LARGEST_BODY)

@@ -167,7 +167,12 @@ def test_a_shop_that_is_down_or_talks_nonsense_is_a_failed_attempt(store: Store,
         threading.Thread(target=talk_nonsense, daemon=True).start()
         nonsense = delivery.post(waiting, url, store.now())
     down = delivery.post(waiting, url, store.now())
-    for attempt in (nonsense, down, delivery.post(waiting, "http://"), delivery.post(waiting, "http://[")):
+    for attempt in (
+        nonsense,
+        down,
+        delivery.post(waiting, "http://", store.now()),
+        delivery.post(waiting, "http://[", store.now()),
+    ):
         assert attempt.status is None
         assert attempt.error
         assert not attempt.succeeded
