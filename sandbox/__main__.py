@@ -1,10 +1,11 @@
-"""The command line: `python -m sandbox serve`."""
+"""The command line: `python -m sandbox serve`, `trigger` and `conformance`."""
 
 import logging
 import re
 import signal
 import socket
 import sqlite3
+import sys
 import threading
 from contextlib import suppress
 from functools import partial
@@ -14,11 +15,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import click
+import requests
 from flask import Flask, url_for
 from waitress.server import create_server
 
 from sandbox.app import create_app, store_of
 from sandbox.delivery import DeliveryWorker
+from sandbox.trouble import CASES, callbacks
 
 DRAIN_SECONDS = 10
 # Larger than what the app itself accepts, so that the app can answer 413 in its own words up to this size.
@@ -103,6 +106,46 @@ def serve(host: str, port: int, public_url: str | None, **settings: Any) -> None
     _run(server, stop)
     worker.stop()
     store_of(app).close()
+
+
+@cli.command()
+@click.argument("invoice", required=False)
+@click.option("--case", "name", type=click.Choice(list(CASES)), metavar="CASE", help="Which trouble; --list names all.")
+@option("--sandbox", default="http://127.0.0.1:8001", envvar="SANDBOX_URL", callback=_web_address, help="Its address.")
+@click.option("--list", "wants_list", is_flag=True, help="List the cases, and what a shop must do in each.")
+def trigger(invoice: str | None, name: str | None, sandbox: str, wants_list: bool) -> None:
+    """Make trouble with INVOICE: its id, `last` for the newest one, or `next` for the next request.
+
+    Prints what a shop must do, and what it answered. Exit code 1 if that differs.
+    """
+    if wants_list:
+        for case in CASES.values():
+            click.echo(f"{'next' if case.at == 'put' else 'INVOICE':8} {case.name:16} A shop must {case.must}.")
+        return
+    if invoice is None or name is None:
+        raise click.UsageError("Say which INVOICE and which --case; --list names the cases.")
+    try:
+        answer = requests.post(f"{sandbox.rstrip('/')}/trouble", json={"invoice": invoice, "case": name}, timeout=120)
+        report = answer.json()
+    except (requests.RequestException, ValueError) as error:
+        raise click.ClickException(
+            f"No sandbox answers at {sandbox}. Start one with `python -m sandbox serve`, or name it with --sandbox."
+        ) from error
+    if not answer.ok:
+        raise click.ClickException(str(report.get("message", answer.status_code)))
+    click.echo(f"{report['title']}: a shop must {report['must']}.")
+    for step in report["sent"]:
+        verdict = "ok" if step["ok"] else f"WRONG, expected {step['expected']}"
+        click.echo(f"  {step['what']}: {step['answer']} in {step['milliseconds']} ms, {verdict}")
+    if not report["sent"]:
+        click.echo(_NOTHING_SENT.get(name, "  The next request for an invoice meets with it: place an order."))
+    sys.exit(0 if report["ok"] else 1)
+
+
+_NOTHING_SENT = {
+    "late": f"  Paid. The callback is sent in {callbacks.LATE_SECONDS // 60} minutes; the account has a button to send it now.",
+    "never": "  Paid. No callback will come.",
+}
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -7,13 +7,14 @@ from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
 import segno
-from flask import Blueprint, abort, current_app, jsonify, request
+from flask import Blueprint, Response, abort, current_app, g, jsonify, request
 from flask.typing import ResponseReturnValue
 from werkzeug.datastructures import WWWAuthenticate
 from werkzeug.exceptions import Unauthorized
 
 from sandbox import web
-from sandbox.records import NewInvoice
+from sandbox.records import NewInvoice, Request
+from sandbox.trouble import CASES, replies
 
 # Not documented for the real gateway. What lies beyond is a mistake in the shop rather than a price.
 AMOUNT_BELOW = Decimal(10) ** 15
@@ -29,23 +30,54 @@ def create_invoice(project_id: str) -> ResponseReturnValue:
     """Make an invoice from the JSON body and return its id, payment page, QR code and secret.
 
     Statuses of refusals are not documented; these are the usual ones: 404 for another project, 401 for a wrong key,
-    400 for a body that is no JSON object, 422 for a field that is missing or wrong.
+    400 for a body that is no JSON object, 422 for a field that is missing or wrong. Planned trouble comes in between.
     """
     project = web.store().project()
+    g.received_at, g.trouble, g.status, g.invoice_id, g.bait = web.store().now(), "", None, None, ""
     if project_id != project.id:
         abort(404, "There is no such project: look up its URL in the sandbox's account.")
     if not _key_is_right(project.api_key):
         raise Unauthorized("The API key is missing or wrong.", www_authenticate=WWWAuthenticate("bearer"))
+    if "followed" in request.args:
+        g.trouble = "redirect followed"
+    else:
+        g.trouble = web.store().take_trouble()
+    if g.trouble in CASES:
+        return replies.reply(g.trouble, _make_invoice)
+    return jsonify(data=_make_invoice(), err=0)
+
+
+@blueprint.after_request
+def log_request(response: Response) -> Response:
+    """Keep what came and what became of it, refused or not, for the account. Nobody else's requests get here."""
+    if "received_at" in g:
+        told = {} if response.is_streamed or response.status_code < 400 else response.get_json(silent=True) or {}
+        web.store().record_request(
+            Request(
+                received_at=g.received_at,
+                trouble=g.trouble,
+                status=response.status_code if g.status is None else g.status,
+                invoice_id=g.invoice_id,
+                body="" if response.status_code == 413 else request.get_data(as_text=True)[:4000],
+                refusal=str(told.get("message", "")),
+                bait=g.bait,
+            )
+        )
+    return response
+
+
+def _make_invoice() -> dict[str, Any]:
+    """Make the invoice that the request asks for; return the reply's `data`."""
     invoice = web.store().add_invoice(read_invoice(request.get_data()))
+    g.invoice_id = invoice.id
     url = payment_url(invoice.id)
-    data = {
+    return {
         "invoiceId": invoice.id,
         "url": url,
         "QR": qr_code(url),
         "secret": invoice.secret,
         "status": NEW_INVOICE_STATUS,
     }
-    return jsonify(data=data, err=0)
 
 
 def payment_url(invoice_id: str, lang: str = "en") -> str:

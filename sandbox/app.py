@@ -8,6 +8,7 @@ from werkzeug.exceptions import HTTPException
 
 from sandbox import account, api, pages, web
 from sandbox.store import Store
+from sandbox.trouble import views as trouble
 from sandbox.web import store_of
 
 __all__ = ["create_app", "store_of"]
@@ -42,6 +43,7 @@ def create_app(  # noqa: PLR0913  (settings, all by name)
     app.register_blueprint(api.blueprint)
     app.register_blueprint(pages.blueprint)
     app.register_blueprint(account.blueprint)
+    app.register_blueprint(trouble.blueprint)
     app.add_url_rule("/healthz", "healthz", web.healthz)
 
     app.register_error_handler(HTTPException, web.explain)

@@ -264,6 +264,21 @@ class Store:
         self.delivery_changed.set()
         return True
 
+    def pay_again(self, invoice_id: str, *, tell_after: float = 0) -> bool:
+        """Order the callback of a second payment, under a session of its own; return False if there was no first."""
+        now = self.now()
+        with self._write() as write:
+            query = "SELECT secret FROM invoices, project WHERE invoices.id = ? AND paid_at <= ? AND callbacks_on"
+            [*paid] = write.execute(query, (invoice_id, _text(now)))
+            for row in paid:
+                write.execute(
+                    "INSERT INTO deliveries (invoice_id, body, next_attempt_at, trouble)"
+                    " VALUES (?, ?, ?, 'second-session')",
+                    (invoice_id, callback_body(invoice_id, row["secret"]), _text(now + timedelta(seconds=tell_after))),
+                )
+        self.delivery_changed.set()
+        return bool(paid)
+
     # --- callbacks ---
 
     def add_delivery(self, invoice_id: str, body: str, *, trouble: str, once: bool) -> Delivery:
@@ -281,10 +296,10 @@ class Store:
         return _delivery(row)
 
     def claim_delivery(self, invoice_id: str) -> Delivery | None:
-        """Return the invoice's ordinary callback for the caller to send, if it still has to arrive."""
+        """Return the invoice's newest callback that still has to arrive, for the caller to send; None for none."""
         query = (
-            "UPDATE deliveries SET next_attempt_at = ? WHERE next_attempt_at IS NOT NULL AND id = (SELECT min(id) FROM"
-            " deliveries WHERE invoice_id = ? AND NOT once) RETURNING *"
+            "UPDATE deliveries SET next_attempt_at = ? WHERE id = (SELECT max(id) FROM deliveries"
+            " WHERE invoice_id = ? AND next_attempt_at IS NOT NULL) RETURNING *"
         )
         with self._write() as write:
             [*claimed] = write.execute(query, (_text(self.now() + LEASE), invoice_id))

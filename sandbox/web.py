@@ -90,20 +90,20 @@ def add_headers(response: Response) -> Response:
 
 
 def explain(error: HTTPException) -> ResponseReturnValue:
-    """Answer an HTTP error: JSON under /projects/, a page in the visitor's language elsewhere.
+    """Answer an HTTP error: JSON under /projects/ and to programs, a page in the visitor's language elsewhere.
 
     What the real gateway sends with a refusal is not documented beyond `err` being other than 0. Here the HTTP status
     says it in the usual way, `err` repeats it, and `message` is for people.
     """
     code = error.code or 500
-    if request.path.startswith("/projects/"):
+    if request.path.startswith("/projects/") or (request.path == "/trouble" and not request.form):
         response = make_response(jsonify(data=None, err=code, message=error.description), code)
     else:
         lang = request.path[1:3] if request.path[1:3] in TEXTS and request.path[3:4] == "/" else "en"
         texts = TEXTS[lang]
         title = texts.get(f"title_{code}", texts["title_error"])
-        # Only our own 403s carry words made for the visitor; the framework's are for developers.
-        words = error.description if code == 403 else texts.get(f"text_{code}", texts["text_error"])
+        # Only our own refusals carry words made for the visitor; the framework's are for developers.
+        words = error.description if code in {403, 409, 422} else texts.get(f"text_{code}", texts["text_error"])
         response = make_response(render_template("error.html", lang=lang, t=texts, title=title, words=words), code)
     for name, value in error.get_headers():
         if name in {"Allow", "WWW-Authenticate"}:

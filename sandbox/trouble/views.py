@@ -1,0 +1,48 @@
+"""`POST /trouble` starts a case: for the command line, for programs, and for the account's buttons."""
+
+from flask import Blueprint, abort, jsonify, redirect, request, url_for
+from flask.typing import ResponseReturnValue
+
+from sandbox import web
+from sandbox.records import Invoice
+from sandbox.trouble import CASES, callbacks
+
+blueprint = Blueprint("trouble", __name__)
+blueprint.before_request(web.refuse_other_machines)
+
+
+@blueprint.post("/trouble")
+def start() -> ResponseReturnValue:
+    """Start `case` for `invoice`: an id, `last` for the newest, or `next` for a case that a coming request meets with.
+
+    A form is led back to the account. Anything else gets JSON: what a shop must do, and what it answered. Statuses of
+    refusals: 403 from another site, 404 for an invoice that isn't there, 409 while callbacks are off, 422 for a case
+    that doesn't exist or doesn't fit.
+    """
+    if not web.is_from_own_page():
+        abort(403, "The form was sent from another site, so nothing was done.")
+    asked = request.form if request.form else request.get_json(silent=True) or {}
+    case, wanted = CASES.get(str(asked.get("case"))), str(asked.get("invoice", "last"))
+    if case is None:
+        abort(422, f"There is no such case. There are: {', '.join(CASES)}.")
+    if (case.at == "put") != (wanted == "next"):
+        hint = "is for the next request: give next" if case.at == "put" else "needs an invoice: give its id, or last"
+        abort(422, f"The case {case.name} {hint} as invoice.")
+    steps = []
+    if case.at == "put":
+        web.store().plan_trouble(case.name)
+    elif not web.store().project().tells:
+        abort(409, "Callbacks are switched off in the project's settings.")
+    else:
+        steps = callbacks.start(case.name, _invoice(wanted))
+    if request.form:
+        return redirect(url_for("account.overview", _anchor=f"invoice-{wanted}"), 303)
+    sent = [step.as_json() for step in steps]
+    return jsonify(case=case.name, title=case.title, must=case.must, ok=all(step.ok for step in steps), sent=sent)
+
+
+def _invoice(wanted: str) -> Invoice:
+    if wanted == "last":
+        newest = web.store().invoices(before=2**63 - 1, limit=1)
+        return newest[0] if newest else abort(404, "There is no invoice yet.")
+    return web.store().invoice(wanted) or abort(404, "There is no such invoice: the account lists them.")
