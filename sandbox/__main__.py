@@ -143,7 +143,7 @@ def trigger(invoice: str | None, name: str | None, sandbox: str, wants_list: boo
 
 
 _NOTHING_SENT = {
-    "late": f"  Paid. The callback is sent in {callbacks.LATE_SECONDS // 60} minutes; the account has a button to send it now.",
+    "late": f"  Paid. The callback goes out in {callbacks.LATE_SECONDS // 60} minutes; the account can send it now.",
     "never": "  Paid. No callback will come.",
 }
 
