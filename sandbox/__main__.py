@@ -9,7 +9,8 @@ import sys
 import threading
 from contextlib import suppress
 from functools import partial
-from time import monotonic
+from pathlib import Path
+from time import monotonic, sleep
 from types import FrameType
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,6 +21,10 @@ from flask import Flask, url_for
 from waitress.server import create_server
 
 from sandbox.app import create_app, store_of
+from sandbox.conformance import report
+from sandbox.conformance.checks import Verdict
+from sandbox.conformance.run import Run
+from sandbox.conformance.shops import Dukkan, Told
 from sandbox.delivery import DeliveryWorker
 from sandbox.trouble import CASES, callbacks
 
@@ -140,6 +145,78 @@ def trigger(invoice: str | None, name: str | None, sandbox: str, wants_list: boo
     if not report["sent"]:
         click.echo(_NOTHING_SENT.get(name, "  The next request for an invoice meets with it: place an order."))
     sys.exit(0 if report["ok"] else 1)
+
+
+@cli.command()
+@click.option("--listen", "port", required=True, type=click.IntRange(1, 65535), help="Port to be the gateway at.")
+@click.option("--callback-url", required=True, callback=_web_address, help="Where your shop hears callbacks.")
+@click.option("--dukkan", is_flag=True, help="Your shop is a Dukkan or a fork: place the orders by its own forms.")
+@click.option("--place", "command", metavar="CMD", help="Command that places one order and prints its page's address.")
+@click.option("--paid-text", default="", help="Text that an order's page shows when it is paid, and only then.")
+@click.option("--late", type=click.FloatRange(min=0), help="Minutes that your shop holds goods for an unpaid order.")
+@click.option("--junit", type=click.Path(dir_okay=False, writable=True, path_type=Path), help="Write JUnit's XML here.")
+@option("--folder", default="instance/conformance", type=click.Path(path_type=Path), help="For what must last.")
+@click.option("--fresh", is_flag=True, help="Begin anew, with a new project and key.")
+def conformance(port: int, callback_url: str, dukkan: bool, command: str | None, **more: Any) -> None:
+    """Be the gateway for a running shop, and put it through every case.
+
+    Interrupted, it goes on where it stopped when it's started again. Exit code 1 if a check failed.
+    """
+    if dukkan and command:
+        raise click.UsageError("Give either --dukkan or --place.")
+    folder: Path = more["folder"]
+    if more["fresh"]:
+        for name in ("results.json", "sandbox.sqlite3", "sandbox.sqlite3-wal", "sandbox.sqlite3-shm"):
+            (folder / name).unlink(missing_ok=True)
+    origin = "{0.scheme}://{0.netloc}".format(urlsplit(callback_url))
+    late = more["late"] if more["late"] is not None else float(dukkan)
+    listener = _listen("127.0.0.1", port)
+    here = _address("127.0.0.1", port)
+    app = create_app(database=folder / "sandbox.sqlite3", callback_url=callback_url, public_url=here)
+    server = create_server(app, sockets=[listener], threads=16, ident="sandbox", max_request_body_size=LARGEST_READ)
+    threading.Thread(target=server.run, daemon=True).start()
+    with app.app_context():
+        shop = Dukkan(origin) if dukkan else Told(command, more["paid_text"])
+        run = Run(shop, callback_url=callback_url, late_minutes=late, kept=folder / "results.json")
+        _say_conformance(app, here, late if dukkan else 0)
+        todo = run.groups_to_do()
+        minutes = late + 1 + len(todo) / 20
+        click.echo(f"{len(todo)} orders are to be placed; it takes about {minutes:.0f} minutes.")
+        _wait_for(callback_url)
+        for number, group in enumerate(todo, 1):
+            for result in run.do(group):
+                click.echo(f"[{number:2}/{len(todo)}] {report.line(result)}")
+    results = report.complete(run.results)
+    click.echo("\n" + report.table(results))
+    if more["junit"]:
+        report.write_junit(more["junit"], results)
+    (folder / "results.json").unlink(missing_ok=True)  # complete: the next run begins anew
+    passed = {result.verdict for result in results}
+    sys.exit(0 if Verdict.PASSED in passed and Verdict.FAILED not in passed else 1)
+
+
+def _say_conformance(app: Flask, here: str, reservation_minutes: float) -> None:
+    """Print the settings to start the shop with."""
+    project = store_of(app).project()
+    click.echo("Start your shop with these settings (their names are Dukkan's), and leave it running:")
+    click.echo(f"  AMWAL_PROJECT_URL={here}/projects/{project.id}")
+    click.echo(f"  AMWAL_API_KEY={project.api_key}")
+    click.echo(f"  AMWAL_PAYMENT_ORIGINS={here}")
+    if reservation_minutes:
+        click.echo(f"  RESERVATION_MINUTES={max(1, round(reservation_minutes))}")
+
+
+def _wait_for(callback_url: str, seconds: float = 900) -> None:
+    """Wait until something listens where the shop should be."""
+    address, until = urlsplit(callback_url), monotonic() + seconds
+    place = (address.hostname or "", address.port or (443 if address.scheme == "https" else 80))
+    click.echo(f"Waiting for the shop at {place[0]}, port {place[1]} …")
+    while True:
+        with suppress(OSError), socket.create_connection(place, timeout=2):
+            return
+        if monotonic() > until:
+            raise click.ClickException("The shop did not start. Start this command again when it runs.")
+        sleep(0.2)
 
 
 _NOTHING_SENT = {

@@ -5,6 +5,7 @@ import json
 import time
 import zlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from flask import Response, abort, g, jsonify, request
@@ -18,7 +19,7 @@ from sandbox.store import LEASE
 from sandbox.trouble import callbacks
 
 SLOW_SECONDS = 5
-DRIP_SECONDS = 60
+DRIP_SECONDS = 30
 RETRY_AFTER_SECONDS = 2
 HUGE_BYTES = 16 * 1024 * 1024
 BOMB_BYTES = 64 * 1024 * 1024
@@ -135,8 +136,9 @@ def _secret_in_url(make: Callable[[], Data]) -> ResponseReturnValue:
 
 
 def _repeated_id(make: Callable[[], Data]) -> ResponseReturnValue:
-    """The newest invoice once more, in the place of a new one."""
-    earlier = web.store().invoices(before=2**63 - 1, limit=1)
+    """An earlier invoice once more in the place of a new one: the newest that is paid, or the newest of all."""
+    newest = partial(web.store().invoices, before=2**63 - 1, limit=1)
+    earlier = newest(only_paid=True) or newest()
     data = make()
     if earlier:
         data |= {"invoiceId": earlier[0].id, "secret": earlier[0].secret}

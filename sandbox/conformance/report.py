@@ -1,0 +1,46 @@
+"""A run's results, for people and for machines."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from xml.etree import ElementTree
+
+import click
+
+from sandbox.conformance.checks import ALL, Result, Verdict
+
+COLOURS = {Verdict.PASSED: "green", Verdict.FAILED: "red", Verdict.NOT_RUN: "yellow"}
+NOT_SEEN = "the order that it shares was not placed"
+
+
+def complete(results: Mapping[str, Result]) -> list[Result]:
+    """Return a result for every check, in the order of the table; those that never came up are *not run*."""
+    return [results.get(check.name, Result(check.name, Verdict.NOT_RUN, NOT_SEEN)) for check in ALL]
+
+
+def line(result: Result) -> str:
+    """Return a result in one line, for the time while others are still to come."""
+    return f"{click.style(f'{result.verdict.value:8}', fg=COLOURS[result.verdict])} {result.name:15} {result.seen}"
+
+
+def table(results: list[Result]) -> str:
+    """Return all results with what was expected, and why it matters."""
+    lines = []
+    for check, result in zip(ALL, results, strict=True):
+        lines += [line(result), f"         expected: {check.expected}", f"         why: {check.why}"]
+    count = {verdict: sum(result.verdict is verdict for result in results) for verdict in Verdict}
+    return "\n".join([*lines, "", ", ".join(f"{number} {verdict.value}" for verdict, number in count.items())])
+
+
+def write_junit(file: Path, results: list[Result]) -> None:
+    """Write the results in JUnit's XML, which CI systems show. Raises `OSError` if the file can't be written."""
+    suite = ElementTree.Element("testsuite", name="conformance", tests=str(len(results)))
+    for verdict, name in ((Verdict.FAILED, "failures"), (Verdict.NOT_RUN, "skipped")):
+        suite.set(name, str(sum(result.verdict is verdict for result in results)))
+    for check, result in zip(ALL, results, strict=True):
+        case = ElementTree.SubElement(suite, "testcase", classname="conformance", name=check.name)
+        if result.verdict is Verdict.FAILED:
+            message = f"expected: {check.expected}; seen: {result.seen}"
+            ElementTree.SubElement(case, "failure", message=message).text = check.why
+        elif result.verdict is Verdict.NOT_RUN:
+            ElementTree.SubElement(case, "skipped", message=result.seen)
+    ElementTree.ElementTree(suite).write(file, encoding="utf-8", xml_declaration=True)

@@ -1,0 +1,136 @@
+"""A little shop in plain Flask that keeps the rules, and breaks any of them on demand, to try the conformance run on.
+
+As a program, `python little_shop.py PORT PROJECT_URL API_KEY FAULT…`.
+"""
+
+import json
+import sys
+import threading
+import time
+from contextlib import nullcontext
+from typing import Any
+
+import requests
+from flask import Flask, redirect, request
+from werkzeug.wrappers import Response
+
+MOST_BYTES = 100_000
+DEADLINE = 6  # seconds
+
+
+def create_shop(port: int, project_url: str, api_key: str, faults: set[str]) -> Flask:  # noqa: PLR0915
+    """The shop; `faults` are the rules that it breaks."""
+    app, orders, lock = Flask("little shop"), [], threading.Lock()
+    gateway = project_url.partition("/projects")[0]
+    misses: list[str] = []
+
+    def put(order: dict[str, Any]) -> tuple[int, str, bytes]:
+        here, until, content = (
+            f"http://127.0.0.1:{port}/orders/{orders.index(order)}",
+            time.monotonic() + DEADLINE,
+            bytearray(),
+        )
+        body = {"amount": 0.1 * 3 if "float" in faults else 0.3, "header": "A cup"}
+        with requests.put(
+            project_url,
+            json=body | {"successUrl": f"{here}/success", "cancelUrl": f"{here}/cancel"},
+            headers={"Authorization": f"Bearer {api_key}"},
+            timeout=DEADLINE,
+            stream=True,
+            allow_redirects="follows redirects" in faults,
+        ) as answer:
+            for chunk in answer.iter_content(65536 if "no cap" in faults else 1):
+                content += chunk
+                if time.monotonic() > until and "no deadline" not in faults:
+                    raise ValueError("too slow")
+                if len(content) > MOST_BYTES and "no cap" not in faults:
+                    raise ValueError("too much")
+            return answer.status_code, answer.headers.get("Retry-After", "0"), bytes(content)
+
+    def ask(order: dict[str, Any]) -> None:
+        for _ in range(6 if "hammers" in faults else 2):
+            status, wait, content = put(order)
+            if status == 200 or (status < 429 and "hammers" not in faults):
+                break
+            time.sleep(0 if "hammers" in faults else min(int(wait), 3))
+        reply = json.loads(content)
+        data = reply["data"]
+        known = [other["secret"] for other in orders if "secret" in other]
+        if "trusts" not in faults and (
+            reply["err"] != 0
+            or not all(isinstance(data[name], str) for name in ("invoiceId", "url", "secret"))
+            or not data["url"].startswith(gateway)
+            or data["secret"] in data["url"]
+            or data["secret"] in known
+        ):
+            raise ValueError("an odd answer")
+        if "needs a QR" in faults:
+            data["QR"].encode()
+        order |= {"id": data["invoiceId"], "url": data["url"], "secret": data["secret"], "qr": data.get("QR", "")}
+        if not order["qr"].startswith("data:image/png;") and "trusts" not in faults:
+            order["qr"] = ""
+
+    @app.post("/orders")
+    def place() -> Response:
+        order: dict[str, Any] = {"state": "open", "sessions": []}
+        orders.append(order)
+        try:
+            with lock if "waits in the lock" in faults else nullcontext():
+                ask(order)
+        except (ValueError, KeyError, TypeError, requests.RequestException):
+            if "crashes" in faults:
+                raise
+        return redirect(f"http://127.0.0.1:{port}/orders/{len(orders) - 1}", 303)
+
+    @app.get("/orders/<int:number>")
+    def show(number: int) -> str:
+        order = orders[number]
+        if "url" not in order:
+            return "The payment service isn't answering. Try again."
+        secret = order["secret"] if "shows the secret" in faults else ""
+        return f"{order['state']} <a href='{order['url']}'><img src='{order['qr']}' alt='Pay'></a> {secret}"
+
+    @app.get("/orders/<int:number>/<outcome>")
+    def come_back(number: int, outcome: str) -> str:
+        if "believes the browser" in faults:
+            orders[number]["state"] = "PAID" if outcome == "success" else "cancelled"
+        return "Waiting for confirmation"
+
+    @app.route("/callback", methods=["POST", "GET"] if "pays by GET" in faults else ["POST"])
+    def callback() -> tuple[str, int]:
+        if request.content_length and request.content_length > MOST_BYTES and "no cap" not in faults:
+            return "too large", 413
+        try:
+            message = request.args or json.loads(request.get_data())
+            secret = message["secret"]
+            secret.encode()
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            if "crashes" in faults:
+                raise
+            return "malformed", 400
+        with lock:
+            return judge(message, secret)
+
+    def judge(message: dict[str, Any], secret: str) -> tuple[str, int]:
+        if len(misses) > 50 and "blocks guessers" in faults:
+            return "go away", 429
+        found = [order for order in orders if order.get("secret") == secret]
+        if not found:
+            misses.append(secret)
+            return "unknown", 200 if "takes any secret" in faults else 404
+        order, session = found[0], message.get("paymentSessionId", "")
+        if message.get("invoiceId", order["id"]) != order["id"] and "ignores the id" not in faults:
+            return "another invoice", 409
+        if not session and "needs the ids" in faults:
+            return "no session", 400
+        if order["state"] == "cancelled" or (order["sessions"] and "pays once" in faults):
+            return "too late", 409
+        order["sessions"].append(session)
+        order["state"] = "PAID"
+        return "paid", 200
+
+    return app
+
+
+if __name__ == "__main__":
+    create_shop(int(sys.argv[1]), *sys.argv[2:4], set(sys.argv[4:])).run(port=int(sys.argv[1]))

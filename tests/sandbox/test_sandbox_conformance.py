@@ -1,0 +1,252 @@
+"""The conformance run: passes a good shop, finds the faults of a bad one, and goes on where it was stopped."""
+
+import os
+import re
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+import requests
+import waitress
+from werkzeug.serving import BaseWSGIServer, make_server
+
+from sandbox.app import create_app, store_of
+from sandbox.conformance.checks import ALL, Verdict
+from sandbox.conformance.run import Run
+from sandbox.conformance.shops import Told
+from tests.sandbox.little_shop import create_shop
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[2]
+Start = Callable[..., "subprocess.Popen[str]"]
+SETTINGS = ("AMWAL_PROJECT_URL", "AMWAL_API_KEY", "AMWAL_PAYMENT_ORIGINS")
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Start a program; it is ended with the test."""
+    started = []
+
+    def start(*command: str, log: str, **environment: str) -> "subprocess.Popen[str]":
+        with (tmp_path / log).open("w") as file:
+            process = subprocess.Popen(
+                [sys.executable, "-u", *command],
+                cwd=ROOT,
+                env=os.environ | environment,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(20)
+        process.kill()
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on."""
+    with suppress(OSError):
+        sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+        ports = [one.getsockname()[1] for one in sockets]
+        for one in sockets:
+            one.close()
+    return ports
+
+
+def conform(start: Start, tmp_path: Path, gateway: int, callback_url: str, *options: str) -> "subprocess.Popen[str]":
+    """Start a run with a folder of its own."""
+    command = ("-m", "sandbox", "conformance", "--listen", str(gateway), "--callback-url", callback_url)
+    return start(
+        *command, "--folder", str(tmp_path / "kept"), "--junit", str(tmp_path / "junit.xml"), *options, log="run.log"
+    )
+
+
+def settings(tmp_path: Path) -> dict[str, str]:
+    """The settings that a run prints for the shop."""
+    for _ in range(100):
+        said = (tmp_path / "run.log").read_text()
+        found = dict(re.findall(r"^  ([A-Z_]+)=(\S+)$", said, re.MULTILINE))
+        if "Waiting for the shop" in said:
+            return found
+        time.sleep(0.1)
+    raise AssertionError(said)
+
+
+def verdicts(tmp_path: Path) -> dict[str, str]:
+    """What the JUnit file says of each check."""
+    found = {}
+    for case in ElementTree.parse(tmp_path / "junit.xml").iter("testcase"):
+        kind = case[0].tag if len(case) else "passed"
+        found[str(case.get("name"))] = kind
+    assert list(found) == [check.name for check in ALL]
+    return found
+
+
+def start_dukkan(start: Start, tmp_path: Path, port: int) -> None:
+    """This shop, with the settings that the run printed."""
+    environment = settings(tmp_path) | {
+        "DUKKAN_DOTENV": os.devnull,
+        "PUBLIC_URL": f"http://127.0.0.1:{port}",
+        "DATABASE_URL": f"sqlite:///{tmp_path / 'shop.db'}",
+        "MAIL_URL": str(tmp_path / "mail"),
+    }
+    flask = ("-m", "flask", "--app", "app")
+    assert start(*flask, "sample-shop", log="setup.log", **environment).wait(60) == 0
+    start(*flask, "serve", "--port", str(port), log="shop.log", **environment)
+
+
+def test_this_shop_passes(start: Start, tmp_path: Path) -> None:
+    gateway, port = free_ports(2)
+    run = conform(start, tmp_path, gateway, f"http://127.0.0.1:{port}/amwal/callback", "--dukkan", "--late", "0")
+    start_dukkan(start, tmp_path, port)
+    assert run.wait(170) == 0, (tmp_path / "run.log").read_text()
+    assert {name for name, verdict in verdicts(tmp_path).items() if verdict != "passed"} == {"late"}
+    assert f"{len(ALL) - 1} passed, 0 failed, 1 not run" in (tmp_path / "run.log").read_text()
+
+
+# --- A little shop that breaks one rule at a time -----------------------------------------------------------------
+
+FAULTS = {
+    "float": {"request"},
+    "shows the secret": {"secret"},
+    "believes the browser": {"success-url", "cancel-url"},
+    "pays by GET": {"wrong-method"},
+    "takes any secret": {"forged", "malformed", "early", "guesses"},
+    "ignores the id": {"other-invoice"},
+    "pays once": {"duplicate", "second-session", "concurrent", "slow-senders"},
+    "needs the ids": {"missing-ids"},
+    "blocks guessers": {"guesses"},
+    "hammers": {"refuse", "401", "429", "500"},
+    "trusts": {
+        *("err", "wrong-type", "javascript-url", "foreign-host", "svg-qr", "secret-in-url", "repeated-id"),
+    },
+    "waits in the lock": {"slow", "early"},
+    "no deadline": {"drip"},
+    "crashes": {"malformed", "html", "missing-field", "reset", "err", "refuse"},
+    "needs a QR": {"no-qr"},
+    "follows redirects": {"redirect"},
+    "no cap": {"huge", "bomb"},
+}
+SHARE_AN_ORDER = {"request", "link", "secret", "success-url", "wrong-method", "forged", "other-invoice", "malformed"}
+SHARE_AN_ORDER |= {"oversized", "good", "duplicate", "second-session", "slow-senders"}
+
+
+@pytest.fixture
+def little_shop(tmp_path: Path) -> Iterator[Callable[[set[str]], Run]]:
+    """A sandbox, a little shop with the given faults, and a run over it, all in this process."""
+    servers: list[Any] = []
+    with ExitStack() as contexts:
+
+        def make(faults: set[str]) -> Run:
+            gateway, port = free_ports(2)
+            app = create_app(
+                database=tmp_path / "sandbox.db",
+                callback_url=f"http://127.0.0.1:{port}/callback",
+                public_url=f"http://127.0.0.1:{gateway}",
+            )
+            project = store_of(app).project()
+            project_url = f"http://127.0.0.1:{gateway}/projects/{project.id}"
+            shop = make_server(
+                "127.0.0.1", port, create_shop(port, project_url, project.api_key, faults), threaded=True
+            )
+            servers.extend([waitress.create_server(app, port=gateway, host="127.0.0.1", threads=16), shop])
+            for serve in (servers[-2].run, shop.serve_forever):
+                threading.Thread(target=serve, daemon=True).start()
+            contexts.enter_context(app.app_context())
+            place = f"http://127.0.0.1:{port}/orders"
+            told = Told(f'{sys.executable} -c "{PLACE.format(place)}"', "PAID")
+            return Run(told, callback_url=project.callback_url, late_minutes=0, kept=tmp_path / "kept.json")
+
+        yield make
+    for server in servers:
+        (server.shutdown if isinstance(server, BaseWSGIServer) else server.close)()
+
+
+PLACE = "import requests; print(requests.post('{}', allow_redirects=False).headers['Location'])"
+
+
+def failed(run: Run, groups: Iterable[str]) -> dict[str, str]:
+    """Run groups; what failed, and how that was seen."""
+    results = [result for group in groups for result in run.do(group)]
+    return {result.name: result.seen for result in results if result.verdict is Verdict.FAILED}
+
+
+def test_a_little_shop_that_keeps_the_rules_passes(little_shop: Callable[[set[str]], Run]) -> None:
+    run = little_shop(set())
+    assert failed(run, run.groups) == {}
+    not_run = {result.name for result in run.results.values() if result.verdict is Verdict.NOT_RUN}
+    assert not_run == {"after-cancel", "late"}
+    assert {*run.results} == {check.name for check in ALL}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_each_planted_fault_is_found(little_shop: Callable[[set[str]], Run], fault: str) -> None:
+    run = little_shop({fault})
+    found = failed(run, ["request", *sorted(FAULTS[fault] - SHARE_AN_ORDER)])
+    assert set(found) == FAULTS[fault], found
+
+
+def test_a_bad_shop_fails_with_an_exit_code(start: Start, tmp_path: Path) -> None:
+    gateway, port = free_ports(2)
+    command = f'{sys.executable} -c "{PLACE.format(f"http://127.0.0.1:{port}/orders")}"'
+    options = ("--place", command, "--paid-text", "PAID")
+    run = conform(start, tmp_path, gateway, f"http://127.0.0.1:{port}/callback", *options)
+    given = settings(tmp_path)
+    shop = str(Path(__file__).with_name("little_shop.py"))
+    faults = set(FAULTS) - {"no deadline", "waits in the lock", "blocks guessers"}  # which take long
+    start(shop, str(port), given["AMWAL_PROJECT_URL"], given["AMWAL_API_KEY"], *faults, log="shop.log")
+    assert run.wait(170) == 1, (tmp_path / "run.log").read_text()
+    wrong = {name for name, verdict in verdicts(tmp_path).items() if verdict == "failure"}
+    assert len(wrong) >= 12
+    said = (tmp_path / "run.log").read_text()
+    for check in ALL:
+        assert check.expected in said
+        assert check.why in said
+
+
+def test_an_interrupted_run_goes_on(start: Start, tmp_path: Path) -> None:
+    gateway, port = free_ports(2)
+    arguments = (gateway, f"http://127.0.0.1:{port}/amwal/callback", "--dukkan", "--late", "0")
+    first = conform(start, tmp_path, *arguments)
+    start_dukkan(start, tmp_path, port)
+    given = settings(tmp_path)
+    for _ in range(300):
+        if "missing-ids" in (tmp_path / "run.log").read_text():
+            break
+        time.sleep(0.05)
+    first.kill()
+    first.wait()
+    done = re.findall(r"^\[ *\d+/\d+\] passed +(\S+)", (tmp_path / "run.log").read_text(), re.MULTILINE)
+    assert "concurrent" in done
+    second = conform(start, tmp_path, *arguments)
+    assert settings(tmp_path) == given  # the shop needs no new ones
+    assert second.wait(170) == 0, (tmp_path / "run.log").read_text()
+    said = (tmp_path / "run.log").read_text()
+    again = re.findall(r"^\[ *\d+/\d+\] passed +(\S+)", said, re.MULTILINE)
+    assert "concurrent" not in again
+    assert not set(done) & set(again) - {done[-1]}
+    assert f"{len(ALL) - 1} passed" in said
+
+
+def test_without_a_shop_nothing_passes_and_the_settings_stay(start: Start, tmp_path: Path) -> None:
+    gateway, port = free_ports(2)
+    run = conform(start, tmp_path, gateway, f"http://127.0.0.1:{port}/callback", "--dukkan")
+    given = settings(tmp_path)
+    assert set(given) >= set(SETTINGS)
+    answer = requests.put(given["AMWAL_PROJECT_URL"], json={}, timeout=5)
+    assert answer.status_code == 401  # the gateway is there already, and knows its key
+    assert run.poll() is None
