@@ -120,9 +120,6 @@ class Client:
     ) -> Invoice:
         """Create an invoice (protocol: Create an invoice).
 
-        A try whose outcome is unknown is simply repeated: an invoice that never reached us was never shown to anyone,
-        so nobody can pay it.
-
         Args:
             amount: in the currency of the project, with its exact decimals.
             header: title of the payment page.
@@ -133,6 +130,19 @@ class Client:
         Raises:
             AmwalError: one of the family above, at the latest after `DEADLINE` seconds (and what the system's resolver
                 takes to find the gateway's address, which nobody can cut short).
+        """
+        reply = self.put_invoice(
+            amount=amount, header=header, description=description, success_url=success_url, cancel_url=cancel_url
+        )
+        return parse_invoice(reply, self._origins)
+
+    def put_invoice(
+        self, *, amount: Decimal, header: str, description: str, success_url: str, cancel_url: str
+    ) -> bytes:
+        """Like `create_invoice`, but give back the reply's body as it came: unread, and with the secret in it.
+
+        A try whose outcome is unknown is simply repeated: an invoice that never reached us was never shown to anyone,
+        so nobody can pay it.
         """
         texts = {"header": header, "description": description, "successUrl": success_url, "cancelUrl": cancel_url}
         # Written as an exact JSON number. A float would turn 0.1 + 0.2 into 0.30000000000000004.
@@ -148,7 +158,7 @@ class Client:
                 time.sleep(pause)
         raise AssertionError("unreachable: the last attempt returns or raises")
 
-    def _try_once(self, body: bytes, until: float) -> Invoice:
+    def _try_once(self, body: bytes, until: float) -> bytes:
         left = until - time.monotonic()
         with _Cutter(left) as cutter:
             try:
@@ -166,7 +176,7 @@ class Client:
                 raise Unavailable(f"no answer from the gateway ({cause})") from error
         if cutter.has_cut:  # cut in the headers, a reply looks complete and empty
             raise Unavailable("no answer from the gateway (took too long)")
-        return parse_invoice(content, self._origins)
+        return content
 
 
 class _Cutter:

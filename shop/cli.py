@@ -7,13 +7,14 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from threading import BoundedSemaphore
 
 import click
 from flask import Flask, current_app
 from flask_migrate import upgrade
 
-from shop import outbox, sample, server
+from shop import doctor, outbox, sample, server
 from shop.payments import THREADS
 
 log = logging.getLogger(__name__)
@@ -23,7 +24,7 @@ RESTART_SECONDS = 3  # at least between two starts of the worker: one that canno
 
 def register(app: Flask) -> None:
     """Add the commands."""
-    for command in (sample_shop, serve, worker):
+    for command in (sample_shop, serve, worker, check_up):
         app.cli.add_command(command)
 
 
@@ -108,6 +109,24 @@ def _stop_after(parent: int, stop: threading.Event) -> None:
     while os.getppid() == parent:
         time.sleep(1)
     stop.set()
+
+
+@click.command("doctor")
+@click.option(
+    "--create-test-invoice",
+    is_flag=True,
+    help="Try the API key at a real gateway, too. That creates a real invoice over the smallest whole amount. Nobody "
+    "needs to pay it, but it stays listed in your account there.",
+)
+def check_up(create_test_invoice: bool) -> None:
+    """Check the shop's configuration, and say how to mend what is wrong. Exit code 1 if something must be mended."""
+    levels = Counter[str]()
+    for subject, finding in doctor.examine(create_test_invoice):
+        levels[finding.level] += 1
+        mend = f" How to mend: {finding.mend}." if finding.mend else ""
+        click.echo(f"{finding.level:5} {subject:11} {finding.text}.{mend}")
+    click.echo(f"{levels['FAIL']} failed, {levels['warn']} to look at, {levels['ok']} fine.")
+    sys.exit(1 if levels["FAIL"] else 0)
 
 
 def _log_to_stderr() -> None:

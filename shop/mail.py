@@ -3,6 +3,8 @@
 import re
 import smtplib
 import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
 from email.message import EmailMessage
 from email.utils import format_datetime, formataddr
 from pathlib import Path
@@ -52,7 +54,9 @@ def send(message: OutboxMessage, to: str, locale: str, **context: Any) -> None:
     mail.set_content(re.sub(r"\n{3,}", "\n\n", body.strip()) + "\n")
     mail["Content-Language"] = locale
     if config["MAIL_URL"].startswith(("smtp://", "smtps://")):
-        _send_by_smtp(mail, to, urlsplit(config["MAIL_URL"]))
+        with mail_server(urlsplit(config["MAIL_URL"]), SMTP_TIMEOUT) as server:
+            # The one address that was meant, whatever a parser could make of the header.
+            server.send_message(mail, to_addrs=[to])
     else:
         folder = Path(config["MAIL_URL"])
         folder.mkdir(parents=True, exist_ok=True)
@@ -65,12 +69,18 @@ def _sender(host: str) -> str:
     return contact if ADDRESS.fullmatch(contact) else f"orders@{host}"
 
 
-def _send_by_smtp(mail: EmailMessage, to: str, url: SplitResult) -> None:
+@contextmanager
+def mail_server(url: SplitResult, timeout: float) -> Iterator[smtplib.SMTP]:
+    """Connect to a mail server and sign in; `timeout` is in seconds, for each step.
+
+    Raises:
+        OSError, smtplib.SMTPException: there is no connection, or no safe one for the password, or the login failed.
+    """
     host, context = url.hostname or "localhost", ssl.create_default_context()
     if url.scheme == "smtps":
-        server: smtplib.SMTP = smtplib.SMTP_SSL(host, url.port or 465, timeout=SMTP_TIMEOUT, context=context)
+        server: smtplib.SMTP = smtplib.SMTP_SSL(host, url.port or 465, timeout=timeout, context=context)
     else:
-        server = smtplib.SMTP(host, url.port or 25, timeout=SMTP_TIMEOUT)
+        server = smtplib.SMTP(host, url.port or 25, timeout=timeout)
     with server:
         server.ehlo()  # until then, the server's extensions are not known
         if url.scheme == "smtp" and server.has_extn("starttls"):
@@ -79,5 +89,4 @@ def _send_by_smtp(mail: EmailMessage, to: str, url: SplitResult) -> None:
             raise smtplib.SMTPException("the mail server offers no encryption, so the password is not sent")
         if url.username:
             server.login(unquote(url.username), unquote(url.password or ""))
-        # The one address that was meant, whatever a parser could make of the header.
-        server.send_message(mail, to_addrs=[to])
+        yield server

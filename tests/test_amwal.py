@@ -246,6 +246,25 @@ def test_the_put_is_as_documented(bad_gateway: Gateway) -> None:
     }
 
 
+def test_the_reply_can_be_had_as_it_came(bad_gateway: Gateway) -> None:
+    """Tried as often as ever, but not read: what the gateway refused or got wrong comes back byte by byte."""
+    odd = b' {"err": 7, "data": "?"}\n'
+    bad_gateway.behaviours = [answer("503 Busy"), answer("200 OK", odd)]
+    fields = {"header": "h", "description": "d", "success_url": "https://s.example", "cancel_url": "https://c.example"}
+    assert bad_gateway.client().put_invoice(amount=Decimal(1), **fields) == odd
+    assert len(bad_gateway.requests) == 2
+
+
+@pytest.mark.parametrize(("body", "error"), [(reply(err=7), amwal.Refused), (b"<html>", amwal.BadReply)])
+def test_a_refusal_or_a_bad_reply_is_not_tried_again(
+    bad_gateway: Gateway, body: bytes, error: type[amwal.AmwalError]
+) -> None:
+    bad_gateway.behaviours = [answer("200 OK", body)]
+    with pytest.raises(error):
+        ask(bad_gateway.client())
+    assert len(bad_gateway.requests) == 1
+
+
 @pytest.mark.parametrize("amount", ["47.20", "0.30000000000000004", "0.1", "5", "1000000000000000000.01", "4.720"])
 def test_the_amount_goes_out_exactly(bad_gateway: Gateway, amount: str) -> None:
     bad_gateway.behaviours = [answer("200 OK", reply())]

@@ -1,0 +1,431 @@
+"""`flask --app app doctor`: what is wrong with a shop's configuration, and how to mend it.
+
+`CHECKS` at the end names the checks in their order. They leave two traces: the callback that is tried out stays in the
+inbox, and the test invoice in the gateway's account. What other programs say (gateway, mail server, database) could
+repeat a secret: only `Case.quote` lets it into a line.
+"""
+
+import ipaddress
+import json
+import re
+import smtplib
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC
+from decimal import Decimal
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import unquote, urljoin, urlsplit
+from uuid import uuid4
+
+import requests
+from alembic.migration import MigrationContext
+from flask import current_app
+from sqlalchemy import make_url, select
+from sqlalchemy.exc import SQLAlchemyError
+
+import amwal
+from models import Attention, AttentionKind, CallbackAttempt, Heartbeat, now
+from shop import health, security
+from shop.db import db, engine, sqlite_library, write
+from shop.mail import mail_server
+
+TIMEOUT = (2.0, 4.0)  # seconds to connect, and to wait for an answer
+SMTP_TIMEOUT = 6.0  # seconds for each step
+CLOCK_TOLERANCE = 60  # seconds
+THROW_AWAY = frozenset({"tmpfs", "ramfs", "devtmpfs", "rootfs", "overlay", "aufs"})
+"""File systems that last as long as the power or the container."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a check found. A warning or failure says how to mend it."""
+
+    level: Literal["ok", "note", "skip", "warn", "FAIL"]
+    text: str
+    mend: str = ""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The beginning of an HTTP answer. Status 0: there was none, and `text` says why."""
+
+    status: int
+    text: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Case:
+    """What the checks look at: settings, what the gateway's server answers, and whether a real invoice is wanted."""
+
+    config: Mapping[str, Any]
+    gateway: Answer
+    create_test_invoice: bool = False
+
+    @property
+    def is_sandbox(self) -> bool:
+        """Whether the gateway is the sandbox. It says so itself, which is believed in this network alone."""
+        says_so = self.gateway.status == 200 and self.gateway.text.startswith("sandbox")
+        return says_so and is_local(self.config["AMWAL_PROJECT_URL"])
+
+    def quote(self, said: object, *more_secrets: str) -> str:
+        """What another program said, short and printable; nothing of it if it repeats a secret."""
+        config, text = self.config, str(said)
+        passwords = make_url(config["DATABASE_URL"]).password, urlsplit(config["MAIL_URL"]).password
+        keys = config["AMWAL_API_KEY"], config["SECRET_KEY"], *config["SECRET_KEY_FALLBACKS"]
+        known = {form for secret in (*passwords, *keys, *more_secrets) if secret for form in (secret, unquote(secret))}
+        if any(secret[:8] in text for secret in known):  # its beginning: the text may end in the midst of it
+            return "(not shown: it repeats a secret)"
+        return re.sub(r"[^ -~]", "?", text.strip().partition("\n")[0])[:160]
+
+
+# --- The shop's own house --------------------------------------------------------------------------------------------
+
+
+def check_settings(case: Case) -> Iterator[Finding]:
+    """What is malformed or missing has stopped the start; this is about what a shop can start with, but not sell."""
+    yield Finding("ok", "all are read, and none is missing or misspelt")
+    if not case.config["MERCHANT_EMAIL"]:
+        text = "MERCHANT_EMAIL is empty: nobody is told when a payment needs a person"
+        yield Finding("warn", text, "set it to your e-mail address")
+    if not case.config["SHOP_CONTACT"]:
+        text = "SHOP_CONTACT is empty: customers cannot reach you"
+        yield Finding("warn", text, "set it to an e-mail address or a phone number")
+    could_be_sandbox = not case.gateway.status and is_local(case.config["AMWAL_PROJECT_URL"])
+    if case.config["DEMO"] and (case.is_sandbox or could_be_sandbox):
+        yield Finding("warn", "DEMO is on, for demonstrations only", "set DEMO=off before you sell anything")
+    elif case.config["DEMO"]:
+        mend = "set DEMO=off, or AMWAL_PROJECT_URL to the sandbox's"
+        yield Finding("FAIL", "DEMO is on, but the gateway is not the sandbox", mend)
+
+
+def check_database(case: Case) -> Iterator[Finding]:
+    """Whether it answers and can be written to: the writing engine takes the lock and lets go of it."""
+    file = sqlite_file()
+    try:
+        if file and not file.exists():  # connecting would leave an empty file behind
+            raise FileNotFoundError(f"there is no file {file}")
+        with engine().connect() as connection:
+            said = connection.exec_driver_sql("PRAGMA journal_mode" if file else "SHOW server_version").scalar_one()
+    except (SQLAlchemyError, OSError) as error:
+        server = "check user, password, host and port in DATABASE_URL, and that the server runs"
+        mend = "run flask --app app db upgrade if the shop is new; else correct DATABASE_URL, or who may write there"
+        yield Finding("FAIL", f"no answer ({case.quote(error)})", mend if file else server)
+        return
+    version = f"SQLite {sqlite_library().sqlite_version}" if file else f"PostgreSQL {said}"
+    if file and said != "wal":
+        mend = "use pysqlite3 or a Python with SQLite 3.51.3 or newer, and a local disk; or PostgreSQL"
+        yield Finding("warn", f"{version} with {said} journal: readers and the writer block each other", mend)
+    else:
+        yield Finding("ok", version + (" with write-ahead log: readers and the writer go side by side" if file else ""))
+
+
+def check_disk(case: Case) -> Iterator[Finding]:
+    """Whether orders outlive a restart and the next deploy, as far as this can be seen."""
+    file, mounts = sqlite_file(), Path("/proc/mounts")
+    kind = file_system(file.resolve(), mounts.read_text(errors="replace")) if file and mounts.exists() else ""
+    mend = "set DATABASE_URL to a file on a lasting disk, or to PostgreSQL"
+    if not case.config["DATABASE_URL_GIVEN"]:
+        yield Finding("warn", "orders are kept in instance/, which some hosts throw away at each deploy", mend)
+    if kind in THROW_AWAY:
+        yield Finding("warn", f"{file} lies on {kind}, which is thrown away at a restart or deploy", mend)
+    elif kind:
+        yield Finding("ok", f"the database lies on {kind}")
+    else:
+        why = "this system does not list its disks" if file else "PostgreSQL has its own"
+        yield Finding("skip", f"not checked: {why}")
+
+
+def check_migrations(_case: Case) -> Iterator[Finding]:
+    """Whether the tables are those that the program expects."""
+    with db.engine.connect() as connection:
+        current = MigrationContext.configure(connection).get_current_revision()
+    newest = health.newest_revision()
+    if current == newest:
+        yield Finding("ok", f"at the newest, {newest}")
+    else:
+        text = f"the database is at {current or 'none'}, the program at {newest}"
+        yield Finding("FAIL", text, "run flask --app app db upgrade")
+
+
+def check_worker(_case: Case) -> Iterator[Finding]:
+    """Whether somebody sends the e-mails and ends the reservations."""
+    beat = db.session.scalar(select(Heartbeat.at).filter_by(name="worker"))
+    if beat and beat >= now() - health.SILENCE:
+        yield Finding("ok", "it runs")
+    else:
+        text = f"it was last alive on {beat:%Y-%m-%d at %H:%M:%S} UTC" if beat else "it has never run"
+        yield Finding("FAIL", text, "start flask --app app serve, which brings one, or flask --app app worker")
+
+
+def check_mail(case: Case) -> Iterator[Finding]:
+    """Whether mails can be handed over. None is sent."""
+    target = str(case.config["MAIL_URL"])
+    by_smtp = target.startswith(("smtp://", "smtps://"))
+    mend = "check host and port in MAIL_URL" if by_smtp else "let MAIL_URL name a folder that can be written to"
+    try:
+        if by_smtp:
+            with mail_server(urlsplit(target), SMTP_TIMEOUT) as server:
+                server.noop()
+        else:  # the folder, or the nearest above it, in which it would be made
+            folder = Path(target).absolute()
+            tempfile.TemporaryFile(dir=next(path for path in (folder, *folder.parents) if path.exists())).close()
+    except smtplib.SMTPAuthenticationError as error:
+        mend = "correct user and password in MAIL_URL (with %40 for an @ in them, for example)"
+        yield Finding("FAIL", f"the login is refused ({case.quote(error)})", mend)
+    except (OSError, smtplib.SMTPException, ValueError) as error:
+        yield Finding("FAIL", f"mails cannot be handed over ({case.quote(error)})", mend)
+    else:
+        if by_smtp or case.config["DEMO"]:
+            yield Finding("ok", "the mail server takes mails" if by_smtp else f"mails are put into {target}")
+        else:
+            mend = "set MAIL_URL to smtp://user:password@host"
+            yield Finding("warn", "customers get no mail: it is put into a folder", mend)
+
+
+def check_pages(_case: Case) -> Iterator[Finding]:
+    """Whether the pages that a shop must write for itself still carry the sample's notice."""
+    files = sorted(Path(current_app.root_path, "templates", "pages").glob("*.html"))
+    samples = [file.name for file in files if re.search(r"sample_text\s*\(", file.read_text(encoding="utf-8"))]
+    for name in samples:
+        mend = f"write your own into templates/pages/{name}, and take {{{{ sample_text() }}}} out"
+        yield Finding("warn", f"{name.removesuffix('.html')} is still the sample's text", mend)
+    if not samples:
+        yield Finding("ok", "none is the sample's any more")
+
+
+# --- The gateway -----------------------------------------------------------------------------------------------------
+
+
+def check_gateway(case: Case) -> Iterator[Finding]:
+    """Whether its server answers, whatever it says."""
+    server = urljoin(case.config["AMWAL_PROJECT_URL"], "/")
+    if case.gateway.status:
+        yield Finding("ok", f"{server} answers" + (" and is the sandbox" if case.is_sandbox else ""))
+    else:
+        mend = "check AMWAL_PROJECT_URL and this machine's network; the sandbox comes with make demo"
+        yield Finding("FAIL", f"{server} gives no answer ({case.gateway.text})", mend)
+
+
+def check_clock(case: Case) -> Iterator[Finding]:
+    """Compare this machine's clock with the gateway's."""
+    try:
+        theirs = parsedate_to_datetime(case.gateway.headers.get("Date", "")).replace(tzinfo=UTC)  # HTTP knows only GMT
+    except ValueError:
+        yield Finding("skip", "not checked: the gateway's answer carries no date")
+        return
+    ahead = round((now() - theirs).total_seconds())
+    if abs(ahead) <= CLOCK_TOLERANCE:
+        yield Finding("ok", f"at most {CLOCK_TOLERANCE} seconds from the gateway's")
+    else:
+        text = f"{abs(ahead)} seconds {'ahead of' if ahead > 0 else 'behind'} the gateway's"
+        yield Finding("warn", text, "let the system set it, on Linux by timedatectl set-ntp true")
+
+
+MENDS: dict[type[amwal.AmwalError], str] = {
+    amwal.Unavailable: "try again later, and ask the gateway's people if it stays so",
+    amwal.KeyRejected: "copy the API key from the project's settings page into AMWAL_API_KEY",
+    amwal.Refused: "copy AMWAL_PROJECT_URL and AMWAL_API_KEY from the project's settings page once more",
+    amwal.BadReply: "compare the reply with docs/protocol.md; AMWAL_PAYMENT_ORIGINS names where payment pages may be",
+}
+
+
+def check_api_key(case: Case) -> Iterator[Finding]:
+    """Create an invoice: only that shows whether the key is accepted, and what replies look like."""
+    if not case.is_sandbox and not case.create_test_invoice:
+        yield Finding("skip", "not tried: --create-test-invoice does, by creating a real invoice")
+        return
+    if not case.is_sandbox:
+        text = f"creating a real invoice over 1 {case.config['SHOP_CURRENCY']}. Nobody needs to pay it, and no money "
+        text += "moves unless somebody does. It stays listed in your account, as no call exists to cancel it"
+        yield Finding("note", text)
+    client: amwal.Client = current_app.extensions["amwal"].client
+    here, reply = case.config["PUBLIC_URL"], b""
+    words = {"header": "Test of the shop's settings", "description": "Nobody needs to pay this."}
+    try:
+        reply = client.put_invoice(amount=Decimal(1), **words, success_url=here, cancel_url=here)
+        invoice = amwal.parse_invoice(reply, case.config["AMWAL_PAYMENT_ORIGINS"])
+    except amwal.AmwalError as error:
+        yield Finding("FAIL", case.quote(error), MENDS[type(error)])
+    else:
+        yield Finding("ok", f"accepted: invoice {case.quote(invoice.id, invoice.secret)} was created")
+    yield from compare(case, reply)
+
+
+DOCUMENTED = {
+    "err": ("0", r"0"),
+    "data.invoiceId": ("24 hexadecimal digits", r'"[0-9a-f]{24}"'),
+    "data.url": ("a web address", r'"https?://[!-~]+"'),
+    "data.QR": ("a PNG picture in base64", r'"(data:image/png;base64,)?iVBORw0KGgo[A-Za-z0-9+/]+=*"'),
+    "data.secret": ("a UUID, which is not shown", r'"[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}"'),
+    "data.status": ("1", r"1"),
+}
+"""The fields of a reply (protocol: Create an invoice): in words, and as a pattern of their JSON."""
+
+
+def compare(case: Case, reply: bytes) -> Iterator[Finding]:
+    """Set a reply against the protocol, field by field. Values are not shown: one of them is the secret."""
+    try:
+        message = json.loads(reply)
+        found = {name: value for name, value in message.items() if name != "data"}
+        found |= {f"data.{name}": value for name, value in message["data"].items()}
+    except (ValueError, RecursionError, AttributeError, KeyError):  # no such object, which `amwal` has said
+        return
+    mend = "tell the makers of this shop, so that amwal.py and docs/protocol.md can follow"
+    for name, (words, pattern) in DOCUMENTED.items():
+        fits = name in found and re.fullmatch(pattern, json.dumps(found[name]))
+        state = "as documented" if fits else "other than documented" if name in found else "missing"
+        text = f"the reply's {name}: {state} ({words})"
+        yield Finding("ok", text) if fits else Finding("warn", text, mend)
+    for name in sorted(found.keys() - DOCUMENTED.keys()):
+        shown = case.quote(name, str(found.get("data.secret")))
+        yield Finding("note", f"the reply's {shown}: not documented")
+
+
+# --- How the gateway sees the shop -----------------------------------------------------------------------------------
+
+
+def check_public_url(case: Case) -> Iterator[Finding]:
+    """Whether a shop answers there, at once. That it is this one, only the callback shows."""
+    url = case.config["PUBLIC_URL"]
+    if is_local(url) and not is_local(case.config["AMWAL_PROJECT_URL"]):
+        mend = "set it to an address in the internet; while you try things out, a tunnel gives one"
+        yield Finding("FAIL", f"the gateway cannot reach {url}, which is in this network alone", mend)
+        return
+    answer = ask("GET", f"{url}/healthz")
+    if answer.status == 200 and answer.text.strip() == "ok":
+        yield Finding("ok", f"a shop answers at {url}, as seen from this machine")
+    elif not answer.status:
+        mend = "start the shop, see that tunnel or reverse proxy lead to it, or correct PUBLIC_URL"
+        yield Finding("FAIL", f"{url} gives no answer ({answer.text})", mend)
+    elif 300 <= answer.status < 400:
+        text = f"{url} redirects to {case.quote(answer.headers.get('Location', 'nowhere'))}"
+        yield Finding("FAIL", text, "set PUBLIC_URL to the address that answers itself: with https or www, or without")
+    else:
+        mend = "see that name, port, tunnel and reverse proxy lead to the shop, or correct PUBLIC_URL"
+        yield Finding("FAIL", f"something else answers at {url} (HTTP {answer.status})", mend)
+
+
+def check_callback(case: Case) -> Iterator[Finding]:
+    """Whether a callback gets through to this shop: one with a secret of nobody's is refused, and in the inbox."""
+    url, mark = f"{case.config['PUBLIC_URL']}{security.CALLBACK}", f"doctor-{uuid4().hex[:12]}"
+    before = db.session.scalar(QUEUED)
+    answer = ask("POST", url, {"invoiceId": mark, "paymentSessionId": mark, "secret": str(uuid4())})
+    arrived = db.session.scalar(select(CallbackAttempt.id).filter_by(gateway_id=mark)) is not None
+    if arrived:
+        take_back(before)
+    if answer.status == 404 and arrived:
+        yield Finding("ok", f"{url} leads here; your project's settings at the gateway must name it")
+    elif answer.status == 404 and "unknown_secret" in answer.text:
+        mend = "give the shop and this command the same PUBLIC_URL and DATABASE_URL"
+        yield Finding("FAIL", f"{url} leads to another shop, or one with another database", mend)
+    else:
+        text = f"HTTP {answer.status}, without the shop's refusal" if answer.status else answer.text
+        mend = f"let proxies pass on POST {security.CALLBACK} as it is, with its Host, and look into the shop's log"
+        yield Finding("FAIL", f"{url} does not lead to the shop's callback ({text})", mend)
+
+
+QUEUED = select(Attention).filter_by(kind=AttentionKind.UNKNOWN_SECRET, subject="callback", closed_at=None)
+"""The open item of the merchant's queue that such callbacks are counted in."""
+
+
+def take_back(before: Attention | None) -> None:
+    """Take our callback out of the merchant's queue again. What others have sent meanwhile stays counted."""
+    with write() as session:
+        item = session.scalar(QUEUED.with_for_update())
+        if item is None or (item.count == 1 and item.mailed_at):  # closed, or on its way to the merchant: let it be
+            return
+        item.count -= 1
+        if not item.count:
+            session.delete(item)
+        elif before and (item.id, item.count) == (before.id, before.count):
+            item.detail, item.last_at = before.detail, before.last_at
+
+
+# --- Tools -----------------------------------------------------------------------------------------------------------
+
+
+def ask(method: str, url: str, message: object = None) -> Answer:
+    """Send an HTTP request as the gateway would: no proxy of the environment, no redirect followed."""
+    options: dict[str, Any] = {"json": message, "timeout": TIMEOUT, "allow_redirects": False, "stream": True}
+    with requests.Session() as session:
+        session.trust_env = False
+        try:
+            response = session.request(method, url, **options)
+            start = next(response.iter_content(1000), b"")
+        except requests.exceptions.SSLError:
+            return Answer(0, "its certificate is not accepted")
+        except (requests.RequestException, OSError, ValueError) as error:
+            return Answer(0, type(error).__name__)
+    return Answer(response.status_code, start.decode("utf-8", "replace"), response.headers)
+
+
+def is_local(url: str) -> bool:
+    """Whether an address is in this machine or network, as its host says."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_private  # which loopback is, too
+    except ValueError:
+        return host == "localhost"
+
+
+def sqlite_file() -> Path | None:
+    """The database's file; None for PostgreSQL."""
+    url = engine().url
+    return Path((url.database or "").removeprefix("file:")) if url.get_backend_name() == "sqlite" else None
+
+
+def file_system(path: Path, mounts: str) -> str:
+    """The kind of file system that a path lies on, by the text of `/proc/mounts`; empty if none is found."""
+    kinds = {}
+    for line in mounts.splitlines():  # of two mounts at one place, the later hides the other
+        _, place, kind, *_ = line.split(" ")
+        kinds[Path(re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), place))] = kind
+    return next((kinds[place] for place in (path, *path.parents) if place in kinds), "")
+
+
+# --- All of them -----------------------------------------------------------------------------------------------------
+
+CHECKS: dict[str, tuple[Callable[[Case], Iterator[Finding]], set[str]]] = {
+    "settings": (check_settings, set()),
+    "database": (check_database, set()),
+    "disk": (check_disk, set()),
+    "migrations": (check_migrations, {"database"}),
+    "worker": (check_worker, {"migrations"}),
+    "gateway": (check_gateway, set()),
+    "clock": (check_clock, {"gateway"}),
+    "API key": (check_api_key, {"gateway"}),
+    "PUBLIC_URL": (check_public_url, set()),
+    "callback": (check_callback, {"PUBLIC_URL", "migrations"}),
+    "mail": (check_mail, set()),
+    "pages": (check_pages, set()),
+}
+"""Every check, and which others must have gone well before it makes sense."""
+
+
+def examine(create_test_invoice: bool) -> Iterator[tuple[str, Finding]]:
+    """Make all checks, and give each finding with its subject as soon as it is there.
+
+    `create_test_invoice`: create an invoice even where the gateway is not the sandbox.
+    """
+    config = current_app.config
+    project = config["AMWAL_PROJECT_URL"]
+    gateway = ask("GET", urljoin(project, "/healthz" if is_local(project) else "/"))
+    case, failed = Case(config, gateway, create_test_invoice), set[str]()
+    for subject, (check, needed) in CHECKS.items():
+        if lacking := sorted(needed & failed):
+            failed.add(subject)
+            yield subject, Finding("skip", f"not checked: mend {lacking[0]} first")
+            continue
+        try:
+            for finding in check(case):
+                if finding.level == "FAIL":
+                    failed.add(subject)
+                yield subject, finding
+        except Exception as error:  # a fault of one check must not hide what the others find
+            failed.add(subject)
+            text = f"could not be checked ({type(error).__name__}: {case.quote(error)})"
+            yield subject, Finding("FAIL", text, "mend what else failed; if nothing did, report this line")
