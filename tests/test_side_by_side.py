@@ -1,0 +1,73 @@
+"""Two shops and two sandboxes on one machine, used from one browser, don't disturb each other."""
+
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+import requests
+
+from sandbox.conformance.shops import Dukkan
+
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).parent.parent
+
+
+def query(database: Path, statement: str) -> list[tuple[object, ...]]:
+    """Read a database of a running program."""
+    with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
+        return connection.execute(statement).fetchall()
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> Iterator[list[Path]]:
+    """Two demonstrations as `make demo` starts them, each in its folder; the second one takes what ports are left."""
+    folders, stages = [tmp_path / "one", tmp_path / "two"], []
+    try:
+        for folder in folders:
+            folder.mkdir()
+            command = [sys.executable, "-u", "-m", "stage", "--local", "--port", "8330", "--folder", str(folder)]
+            with (folder / "said.txt").open("w") as said:
+                stages.append(subprocess.Popen(command, cwd=ROOT, stdout=said, stderr=said))
+            for _ in range(300):
+                if "Ctrl-C ends it" in (folder / "said.txt").read_text() or stages[-1].poll() is not None:
+                    break
+                time.sleep(0.1)
+        yield folders
+    finally:
+        for stage in stages:
+            stage.send_signal(signal.SIGTERM)
+        assert [stage.wait(30) for stage in stages] == [0, 0]
+
+
+def test_each_has_its_own_basket_orders_invoices_and_callbacks(folders: list[Path]) -> None:
+    said = [(folder / "said.txt").read_text() for folder in folders]
+    urls = [re.search(r"Shop\s+(http\S+)/", one) for one in said]
+    assert all(urls), said
+    shops = [Dukkan(url[1]) for url in urls if url]
+    jar = shops[0]._browser.cookies  # as in one browser: cookies of a host are sent to all of its ports
+    shops[1]._browser.cookies = jar
+    for shop in shops:  # both baskets are filled before either is bought
+        shop._fill_basket()
+    pages = [shop.place() for shop in shops]  # which adds a second unit to each
+    for shop, page, folder in zip(shops, pages, folders, strict=True):
+        assert shop._browser.cookies is jar
+        assert query(folder / "shop.db", "SELECT sum(quantity) FROM order_line WHERE product_id IS NOT NULL") == [(2,)]
+        link = re.search(r'href="(http://[^"]+/en/invoice/[0-9a-f]{24})"', page.text)
+        assert link
+        assert requests.post(f"{link[1]}/payment", timeout=10).ok
+        for _ in range(100):
+            if shop.is_paid(page):
+                break
+            time.sleep(0.1)
+        assert shop.is_paid(page)
+    for folder in folders:
+        assert query(folder / "shop.db", "SELECT state FROM orders") == [("paid",)]
+        assert query(folder / "shop.db", "SELECT outcome FROM callback_attempt") == [("accepted",)]
+        assert query(folder / "sandbox.db", "SELECT count(*) FROM invoices") == [(1,)]
