@@ -331,6 +331,41 @@ def test_last_unit_goes_to_one_and_all_payments_are_stored(
     assert stock_of("brass-dallah") == 0
 
 
+# --- A shop that is down ---------------------------------------------------------------------------------------------
+
+
+def test_a_shop_that_was_down_for_two_days_is_paid_by_a_retry_and_after_four_it_is_given_up(
+    app: Flask, store: Store, order: OrderFactory, sandbox_app: Flask
+) -> None:
+    up = store.project().callback_url
+    with socket.create_server(("127.0.0.1", 0)) as closed_later:
+        down = f"http://127.0.0.1:{closed_later.getsockname()[1]}/amwal/callback"
+    day, worker = 24 * 60 * 60, DeliveryWorker(store)
+    worker.start()
+    try:
+        for days, given_up in ((2, False), (4, True)):
+            waiting = order.awaiting()
+            invoice_id = order.callback(waiting)["invoiceId"]
+            store.keep_settings(callback_url=down)
+            store.pay(invoice_id)
+            store.move_clock(days * day)
+            _eventually(lambda: not store.clock_is_moving)
+            store.keep_settings(callback_url=up)
+            assert order.again(waiting).state is OrderState.AWAITING_PAYMENT
+            store.move_clock(day / 2)  # the next retry
+            _eventually(lambda: not store.clock_is_moving)
+            [delivery] = store.deliveries_of([invoice_id])
+            if given_up:
+                assert (delivery.state, delivery.attempts_made) == (DeliveryState.GIVEN_UP, 30)
+                assert order.again(waiting).state is OrderState.AWAITING_PAYMENT
+                assert "given up" in requests.get(sandbox_app.config["HERE"], timeout=5).text
+            else:
+                _eventually(partial(_has_arrived, store, delivery.id))
+                assert order.again(waiting).state is OrderState.PAID
+    finally:
+        worker.stop()
+
+
 # --- How trouble is asked for ----------------------------------------------------------------------------------------
 
 
