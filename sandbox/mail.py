@@ -16,9 +16,11 @@ def tell_of_failure(folder: Path, delivery: Delivery, attempt: Attempt, again_at
     message["Date"] = format_datetime(attempt.started_at)
     message["Subject"] = f"Callback attempt {attempt.number} failed for invoice {delivery.invoice_id}"
     answer = f"HTTP {attempt.status}" if attempt.status else attempt.error
-    goes_on = f"The next attempt is made at {again_at:%Y-%m-%d %H:%M:%S} UTC." if again_at else "It was the last one."
+    goes_on = "That was the last attempt. Send it again from your account, or confirm the order in your shop by hand."
+    if again_at:
+        goes_on = f"The next attempt follows at {again_at:%Y-%m-%d %H:%M:%S} UTC; you need do nothing for it."
     message.set_content(
-        f"Invoice {delivery.invoice_id} is paid, but your shop did not confirm the callback.\n\n"
+        f"Invoice {delivery.invoice_id} is paid, but your shop did not take the callback that says so.\n\n"
         f"Sent to: {attempt.url}\nAnswer: {answer} (expected: HTTP 200)\n\n{goes_on}\n"
         "\nThis comes from a sandbox: no real money moved.\n"
     )

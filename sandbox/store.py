@@ -169,7 +169,7 @@ class Store:
         Each attempt on the way is then made at its own time. A clock that jumped would skip those in between.
         """
         ahead = self.clock_goal
-        for delivery in self.waiting_deliveries(limit=1):
+        for delivery in self.waiting_deliveries(limit=1) if self.project().tells else ():  # else they pause
             if delivery.next_attempt_at:
                 ahead = min(ahead, (delivery.next_attempt_at - datetime.now(UTC)).total_seconds())
         self._ahead = max(ahead, self._ahead)
@@ -230,10 +230,8 @@ class Store:
 
     def invoices(self, *, before: int, limit: int, only_paid: bool = False) -> list[Invoice]:
         """Return up to `limit` invoices numbered below `before`, newest first; on demand those that are paid."""
-        query = (
-            "SELECT * FROM invoices WHERE number < ? AND (paid_at IS NOT NULL OR NOT ?) ORDER BY number DESC LIMIT ?"
-        )
-        return [_invoice(row) for row in self._rows(query, before, only_paid, limit)]
+        query = "SELECT * FROM invoices WHERE number < ? AND (paid_at <= ? OR NOT ?) ORDER BY number DESC LIMIT ?"
+        return [_invoice(row) for row in self._rows(query, before, _text(self.now()), only_paid, limit)]
 
     def pay(
         self, invoice_id: str, *, confirm_after: float = 0, tell_after: float = 0, tell: bool = True, trouble: str = ""
@@ -268,7 +266,10 @@ class Store:
         """Order the callback of a second payment, under a session of its own; return False if there was no first."""
         now = self.now()
         with self._write() as write:
-            query = "SELECT secret FROM invoices, project WHERE invoices.id = ? AND paid_at <= ? AND callbacks_on"
+            query = (
+                "SELECT secret FROM invoices, project"
+                " WHERE invoices.id = ? AND paid_at <= ? AND callback_url != '' AND callbacks_on"
+            )
             [*paid] = write.execute(query, (invoice_id, _text(now)))
             for row in paid:
                 write.execute(

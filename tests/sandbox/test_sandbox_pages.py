@@ -1,5 +1,6 @@
 """The customer's side: the payment page."""
 
+import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -7,9 +8,12 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
+from sandbox.delivery import DeliveryWorker
+from sandbox.pages import SLOW_SECONDS
 from sandbox.store import Store
 
 MakeInvoice = Callable[..., dict[str, Any]]
+POSTS = ["payment", "cancellation", "slow-payment", "second-payment"]
 
 
 @pytest.mark.parametrize(("lang", "direction", "word"), [("en", "ltr", "Pay"), ("ar", "rtl", "الدفع")])
@@ -44,7 +48,7 @@ def test_a_paid_invoice_shows_as_paid_and_stays_where_it_is(client: FlaskClient,
     page = client.get(path).text
     assert "<h1>Paid</h1>" in page
     assert "http-equiv" not in page
-    assert "<form" not in page
+    assert f'action="{path}/payment"' not in page
 
 
 def test_without_success_url_the_browser_stays(client: FlaskClient, invoice: MakeInvoice) -> None:
@@ -80,6 +84,88 @@ def test_cancelling_leads_back_and_leaves_the_invoice_payable(
     assert store.pay(invoice_id)
 
 
+def test_paying_slowly_leads_back_at_once_and_is_told_only_when_confirmed(
+    *,
+    client: FlaskClient,
+    store: Store,
+    invoice: MakeInvoice,
+    shop: Any,
+    worker: DeliveryWorker,
+    eventually: Callable[..., None],
+) -> None:
+    path = f"/en/invoice/{invoice(successUrl='https://shop.example/orders/1')['invoiceId']}"
+    told = invoice()["invoiceId"]
+    worker.start()
+    reply = client.post(f"{path}/slow-payment")
+    store.pay(told)
+    eventually(lambda: shop.heard)
+    page = client.get(reply.location).text
+    assert "<h1>Being confirmed</h1>" in page
+    assert "2;url=https://shop.example/orders/1" in page
+    assert [body["invoiceId"] for body in shop.heard] == [told]
+    store.move_clock(SLOW_SECONDS)
+    eventually(lambda: len(shop.heard) == 2)
+    invoice_id = path.rsplit("/", 1)[-1]
+    assert shop.heard[1]["invoiceId"] == invoice_id
+    paid, [delivery] = store.invoice(invoice_id), store.deliveries_of([invoice_id])
+    eventually(lambda: store.attempts_of([delivery.id]))  # it is recorded a moment after the shop has heard it
+    assert paid
+    assert paid.paid_at
+    assert store.attempts_of([delivery.id])[0].started_at >= paid.paid_at
+    assert "<h1>Paid</h1>" in client.get(path).text
+
+
+@pytest.mark.parametrize(("lang", "words"), [("en", "Being confirmed"), ("ar", "قيد التأكيد")])
+def test_what_is_being_confirmed_says_so_and_offers_no_second_payment(
+    client: FlaskClient, store: Store, invoice: MakeInvoice, lang: str, words: str
+) -> None:
+    path = f"/{lang}/invoice/{invoice()['invoiceId']}"
+    client.post(f"{path}/slow-payment")
+    page = client.get(path).text
+    assert f"<h1>{words}</h1>" in page
+    assert "<form" not in page
+    for what in POSTS:
+        assert client.post(f"{path}/{what}").status_code == 303
+    assert len(store.deliveries_of([path.rsplit("/", 1)[-1]])) == 1
+
+
+def test_paying_slowly_what_is_paid_takes_nothing_back(client: FlaskClient, store: Store, invoice: MakeInvoice) -> None:
+    path = f"/en/invoice/{invoice()['invoiceId']}"
+    client.post(f"{path}/payment")
+    page = client.post(f"{path}/slow-payment", follow_redirects=True).text
+    assert "<h1>Paid</h1>" in page
+    assert len(store.deliveries_of([path.rsplit("/", 1)[-1]])) == 1
+
+
+def test_paying_once_more_is_a_second_session_with_a_callback_of_its_own(
+    client: FlaskClient, store: Store, invoice: MakeInvoice
+) -> None:
+    data = invoice()
+    path = f"/en/invoice/{data['invoiceId']}"
+    client.post(f"{path}/payment")
+    assert f'action="{path}/second-payment"' in client.get(path).text
+    reply = client.post(f"{path}/second-payment")
+    assert (reply.status_code, reply.location) == (303, f"{path}/paid")
+    first, second = store.deliveries_of([data["invoiceId"]])
+    assert (first.trouble, second.trouble) == ("", "second-session")
+    bodies = [json.loads(delivery.body) for delivery in (first, second)]
+    assert bodies[0].pop("paymentSessionId") != bodies[1].pop("paymentSessionId")
+    assert bodies[0] == bodies[1] == {"invoiceId": data["invoiceId"], "secret": data["secret"]}
+
+
+def test_what_is_unpaid_or_not_told_is_not_paid_once_more(
+    client: FlaskClient, store: Store, invoice: MakeInvoice
+) -> None:
+    unpaid, untold = invoice()["invoiceId"], invoice()["invoiceId"]
+    client.post(f"/en/invoice/{unpaid}/second-payment")
+    for settings in ({"callbacks_on": False}, {"callbacks_on": True, "callback_url": ""}):
+        store.keep_settings(**settings)
+        client.post(f"/en/invoice/{untold}/payment")
+        assert "second-payment" not in client.get(f"/en/invoice/{untold}").text
+        client.post(f"/en/invoice/{untold}/second-payment")
+    assert store.deliveries_of([unpaid, untold]) == []
+
+
 def test_the_addresses_after_it_prove_nothing(client: FlaskClient, store: Store, invoice: MakeInvoice) -> None:
     path = f"/en/invoice/{invoice()['invoiceId']}"
     assert client.get(f"{path}/paid").location == path
@@ -88,7 +174,7 @@ def test_the_addresses_after_it_prove_nothing(client: FlaskClient, store: Store,
     assert client.get(f"{path}/cancelled").location == path
 
 
-@pytest.mark.parametrize("what", ["payment", "cancellation"])
+@pytest.mark.parametrize("what", POSTS)
 def test_looking_changes_nothing(client: FlaskClient, invoice: MakeInvoice, what: str) -> None:
     path = f"/en/invoice/{invoice()['invoiceId']}"
     assert client.get(f"{path}/{what}").status_code == 405
@@ -99,7 +185,7 @@ def test_looking_changes_nothing(client: FlaskClient, invoice: MakeInvoice, what
 @pytest.mark.parametrize(
     "origin", ["https://evil.example", "null", "http://localhost.evil.example", "http://localhost:81"]
 )
-@pytest.mark.parametrize("what", ["payment", "cancellation"])
+@pytest.mark.parametrize("what", POSTS)
 def test_a_form_of_another_site_is_refused(
     client: FlaskClient, store: Store, invoice: MakeInvoice, what: str, origin: str
 ) -> None:
