@@ -138,7 +138,10 @@ def send(store: Store, delivery: Delivery, *, speed: float, mails: Path | None) 
     what = f"callback {attempt.number} of {MOST_ATTEMPTS} for invoice {delivery.invoice_id}"
     log.info("%s: %s%s", what, attempt.status or attempt.error, goes_on)
     if project.failure_mails_on and mails and not attempt.succeeded and not delivery.once:
-        mail.tell_of_failure(mails, delivery, attempt, again_at)
+        try:
+            mail.tell_of_failure(mails, delivery, attempt, again_at)
+        except OSError:  # a full disk must not stop the callbacks
+            log.exception("The e-mail about it couldn't be written")
     return attempt
 
 
