@@ -43,6 +43,8 @@ def run(app: Flask, host: str, port: int, threads: int, look_around: Callable[[]
         max_request_body_size=1024 * 1024,
         connection_limit=1000,  # slow clients cost a socket each and no thread; a hundred must not fill the house
         channel_timeout=30,
+        # waitress would take forwarded headers away; ProxyFix believes them only where TRUSTED_PROXIES says so.
+        clear_untrusted_proxy_headers=not app.config["TRUSTED_PROXIES"],
         asyncore_use_poll=True,
     )
     stopping, next_look = False, 0.0

@@ -3,10 +3,12 @@
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -163,3 +165,22 @@ def test_half_of_the_threads_may_wait_for_the_gateway(app: Flask, monkeypatch: p
     assert result.exit_code == 0, result.output
     slots = app.extensions["amwal"].slots
     assert [slots.acquire(blocking=False) for _ in range(3)] == [True, True, False]
+
+
+@pytest.mark.parametrize(("proxies", "sender"), [("0", "127.0.0.1"), ("1", "203.0.113.9")])
+def test_row_46_a_senders_address_comes_from_a_proxy_that_is_known(
+    migrated: Path, tmp_path: Path, proxies: str, sender: str
+) -> None:
+    (tmp_path / "shop.db").write_bytes(migrated.read_bytes())
+    port = free_port()
+    here = f"http://127.0.0.1:{port}"
+    shop = start(tmp_path, port, "--no-worker", PUBLIC_URL=here, TRUSTED_PROXIES=proxies)
+    try:
+        wait_for(f"{here}/healthz")
+        headers = {"X-Forwarded-For": "198.51.100.1, 203.0.113.9"}
+        assert requests.post(f"{here}/amwal/callback", data="{}", headers=headers, timeout=5).status_code == 400
+    finally:
+        shop.send_signal(signal.SIGTERM)
+        shop.wait(20)
+    with closing(sqlite3.connect(tmp_path / "shop.db")) as connection:
+        assert connection.execute("SELECT sender FROM callback_attempt").fetchall() == [(sender,)]

@@ -1,0 +1,202 @@
+"""The fault campaign, `python -m tests.faults.campaign --checkouts 10000`: nothing is lost, whoever is killed.
+
+Customers buy and pay over HTTP while web processes and workers are killed at random moments, callbacks come twice, ten
+at once, forged and late, and the gateway's answers get lost. At the end the shop's books are audited, and compared
+with the gateway's own: what was answered 200 is paid, and nothing else is.
+"""
+
+import json
+import os
+import platform
+import queue
+import random
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import click
+from sqlalchemy import func, select
+
+from models import Delivery, Invoice, LineKind, Order, OrderLine, OrderState, Payment, Product
+from shop.db import db
+from tests.faults.customer import Customer, GoneHome
+from tests.faults.house import House
+
+SETTLE_SECONDS = 240
+
+
+@dataclass
+class Figures:
+    """What a campaign came to."""
+
+    database: str
+    checkouts: int
+    seed: int
+    minutes: float = 0.0
+    killed: int = 0
+    orders: int = 0
+    paid: int = 0
+    acknowledged: int = 0
+    """Payments that the gateway counts as delivered: the shop answered 200."""
+    lost: int = 0
+    """Of these, how many the shop doesn't have."""
+    invented: int = 0
+    """Payments that the shop has, and the gateway knows nothing of."""
+    doubled: int = 0
+    """Orders with more than one delivery."""
+    oversold: int = 0
+    """Units sold beyond what there was."""
+    undelivered: int = 0
+    """Callbacks that were still on their way at the end."""
+    audit: str = ""
+
+    @property
+    def good(self) -> bool:
+        """Whether nothing was lost, invented, doubled or oversold, and the books are right."""
+        return not (self.lost or self.invented or self.doubled or self.oversold or self.undelivered or self.audit)
+
+
+def run(house: House, figures: Figures, clients: int, kill_every: float) -> Counter[str]:
+    """Let the customers in, `clients` at a time, and kill somebody every `kill_every` seconds; give how they fared."""
+    with house.app.app_context():
+        slugs = list(db.session.scalars(select(Product.slug).filter_by(active=True)))
+        db.session.remove()
+    waiting: queue.Queue[int] = queue.Queue()
+    for number in range(figures.checkouts):
+        waiting.put(number)
+    later: list[tuple[float, Customer]] = []
+    ended: Counter[str] = Counter()
+    lock, over = threading.Lock(), threading.Event()
+
+    def serve() -> None:
+        while True:
+            try:
+                number = waiting.get_nowait()
+            except queue.Empty:
+                return
+            customer = Customer(number, figures.seed, house.webs, house.sandbox_url, slugs)
+            try:
+                how = customer.buy(lambda seconds, who: later.append((time.monotonic() + seconds, who)))
+            except GoneHome:
+                how = "went home"
+            except Exception as error:  # a customer's trouble with the gateway is counted, and stops nobody else
+                how = f"{type(error).__name__}: {error}"[:80]
+            with lock:
+                ended[how] += 1
+                bar.update(1)
+
+    def kill() -> None:
+        chance = random.Random(figures.seed)
+        while not over.wait(kill_every * chance.uniform(0.5, 1.5)):
+            house.kill_someone(chance)
+
+    with click.progressbar(length=figures.checkouts, label=figures.database, file=sys.stderr) as bar:
+        threads = [threading.Thread(target=serve) for _ in range(clients)]
+        killer = threading.Thread(target=kill)
+        for thread in [*threads, killer]:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    for at, customer in later:
+        time.sleep(max(0.0, at - time.monotonic()))
+        customer.pay()
+    over.set()
+    killer.join()
+    return ended
+
+
+def compare(house: House, figures: Figures, supply: int) -> None:
+    """Hold the shop's books against the gateway's, and audit them."""
+    figures.killed = house.killed
+    figures.undelivered = house.undelivered()
+    told = house.ask_sandbox("SELECT body FROM deliveries WHERE delivered_at IS NOT NULL")
+    bodies = [json.loads(body) for (body,) in told]
+    invoices = dict(house.ask_sandbox("SELECT secret, id FROM invoices"))
+    acknowledged = {(invoices.get(body["secret"]), body.get("paymentSessionId", "")) for body in bodies}
+    figures.acknowledged = len(acknowledged)
+    with house.app.app_context():
+        query = select(Invoice.gateway_id, Payment.session_id).join(Payment, Payment.order_id == Invoice.order_id)
+        stored = {tuple(row) for row in db.session.execute(query)}
+        figures.lost, figures.invented = len(acknowledged - stored), len(stored - acknowledged)
+        count = select(func.count())
+        figures.orders = db.session.scalar(count.select_from(Order)) or 0
+        figures.paid = db.session.scalar(count.select_from(Order).filter_by(state=OrderState.PAID)) or 0
+        several = select(Delivery.order_id).group_by(Delivery.order_id).having(func.count() > 1)
+        figures.doubled = len(db.session.scalars(several).all())
+        sold = select(func.coalesce(func.sum(OrderLine.quantity), 0)).join(OrderLine.order)
+        sold = sold.where(Order.state == OrderState.PAID, OrderLine.kind == LineKind.PRODUCT)
+        figures.oversold = max(0, (db.session.scalar(sold) or 0) - supply)
+        db.session.remove()
+    command = [sys.executable, "-m", "flask", "--app", "app", "audit"]
+    audit = subprocess.run(
+        command,
+        env=os.environ | house.environment,
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if audit.returncode:
+        figures.audit = audit.stdout + audit.stderr
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on."""
+    with ExitStack() as stack:
+        listeners = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [listener.getsockname()[1] for listener in listeners]
+
+
+@click.command()
+@click.option("--checkouts", default=1000, show_default=True, type=click.IntRange(1, 1_000_000))
+@click.option("--database", type=click.Choice(["sqlite", "postgresql"]), default="sqlite", show_default=True)
+@click.option("--clients", default=12, show_default=True, type=click.IntRange(1, 100), help="Customers at a time.")
+@click.option("--kill-every", default=0.25, show_default=True, help="Seconds between two kills, on average.")
+@click.option("--seed", default=1, show_default=True, help="Another seed makes other customers and other moments.")
+@click.option("--json", "file", type=click.Path(path_type=Path, dir_okay=False), help="Write the figures here, too.")
+def main(  # noqa: PLR0917  (options)
+    checkouts: int, database: str, clients: int, kill_every: float, seed: int, file: Path | None
+) -> None:
+    """Run a campaign on this machine. Exit code 1 if anything was lost, doubled, oversold or is wrong in the books."""
+    folder = Path(tempfile.mkdtemp(prefix="campaign-"))
+    figures = Figures(database, checkouts, seed)
+    started = time.monotonic()
+    with ExitStack() as stack:
+        if database == "postgresql":
+            from tests.postgres import running  # noqa: PLC0415
+
+            url = stack.enter_context(running(folder / "postgresql"))
+        else:
+            url = f"sqlite:///{folder / 'shop.db'}"
+        house = House(folder, url, free_ports(3), webs=2, workers=2)
+        try:
+            supply = house.supply(max(1, round(checkouts * 0.9 / 16)))
+            ended = run(house, figures, clients, kill_every)
+            house.settle(SETTLE_SECONDS)
+            compare(house, figures, supply)
+        finally:
+            house.end()
+    figures.minutes = round((time.monotonic() - started) / 60, 1)
+    click.echo(f"\n{platform.platform()}, Python {platform.python_version()}")
+    click.echo(", ".join(f"{how}: {number}" for how, number in ended.most_common()))
+    for name, value in asdict(figures).items():
+        click.echo(f"{name:13} {value}")
+    if file:
+        file.write_text(json.dumps(asdict(figures), indent=2) + "\n")
+    if figures.good:
+        shutil.rmtree(folder)
+    else:
+        click.echo(f"Kept for a look: {folder}")
+    sys.exit(0 if figures.good else 1)
+
+
+if __name__ == "__main__":
+    main()

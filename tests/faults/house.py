@@ -1,0 +1,178 @@
+"""A whole house for fault campaigns: web processes, workers and the sandbox gateway as programs of their own."""
+
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
+
+import requests
+from flask import Flask
+
+from app import create_app
+from models import Product, StockMovement, StockReason
+from shop.db import db, write
+
+ROOT = Path(__file__).parents[2]
+API_KEY = "campaign-key"
+SPEED = 2000
+"""Makes two minutes of the gateway's three days: killed processes are back long before it gives up."""
+
+
+class Process:
+    """A program, or a nursery whose present life can be killed."""
+
+    def __init__(self, name: str, command: list[str], folder: Path, environment: dict[str, str]) -> None:
+        """Start it; what it says goes to a log in `folder`."""
+        self.name = name
+        self.lives: list[int] = []
+        with (folder / f"{name}.log").open("a") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-u", *command],
+                cwd=ROOT,
+                env=os.environ | environment,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
+        threading.Thread(target=self._read, daemon=True).start()
+        self.said: list[str] = []
+
+    def _read(self) -> None:
+        assert self.process.stdout
+        for line in self.process.stdout:
+            if line.strip().isdigit():
+                self.lives.append(int(line))
+            else:
+                self.said.append(line)
+
+    def kill_life(self) -> bool:
+        """Kill the present life without a warning; False if there is none to kill yet."""
+        if not self.lives:
+            return False
+        with suppress(ProcessLookupError):
+            os.kill(self.lives[-1], signal.SIGKILL)
+            return True
+        return False
+
+    def end(self) -> None:
+        """End it well; kill it if it will not."""
+        self.process.terminate()
+        try:
+            self.process.wait(30)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+class House:
+    """Shop and gateway, with what a campaign needs to know of both."""
+
+    def __init__(self, folder: Path, database_url: str, ports: list[int], webs: int, workers: int) -> None:
+        """Set everything up and start it.
+
+        Args:
+            folder: for databases and logs.
+            database_url: the shop's database, empty yet.
+            ports: of the sandbox and of each web process.
+            webs: number of web processes; callbacks go to the first.
+            workers: number of worker processes.
+        """
+        self.folder = folder
+        self.sandbox_url = f"http://127.0.0.1:{ports[0]}"
+        self.webs = [f"http://127.0.0.1:{port}" for port in ports[1:]]
+        self.sandbox_database = folder / "sandbox.db"
+        self.killed = 0
+        command = ["-m", "sandbox", "serve", "--port", str(ports[0]), "--database", str(self.sandbox_database)]
+        command += ["--api-key", API_KEY, "--callback-url", f"{self.webs[0]}/amwal/callback", "--speed", str(SPEED)]
+        self.sandbox = Process("sandbox", command, folder, {})
+        wait_for(f"{self.sandbox_url}/healthz")
+        [[project]] = self.ask_sandbox("SELECT id FROM project")
+        self.settings = {
+            "AMWAL_PROJECT_URL": f"{self.sandbox_url}/projects/{project}",
+            "AMWAL_API_KEY": API_KEY,
+            "AMWAL_PAYMENT_ORIGINS": self.sandbox_url,
+            "PUBLIC_URL": self.webs[0],
+            "SECRET_KEY": "only-for-campaigns-" * 3,
+            "DATABASE_URL": database_url,
+            "MAIL_URL": str(folder / "mail"),
+            "MERCHANT_EMAIL": "merchant@example.com",
+            "RESERVATION_MINUTES": "1",
+            "TRUSTED_PROXIES": "1",  # each customer comes from an address of their own
+        }
+        self.app = create_app(self.settings)
+        with self.app.app_context():
+            result = self.app.test_cli_runner().invoke(args=["sample-shop"])
+            assert result.exit_code == 0, result.output
+        self.environment = environment = self.settings | {"DUKKAN_DOTENV": os.devnull}
+        nursery = ["-m", "tests.faults.nursery"]
+        self.shop = [
+            Process(f"web-{number}", [*nursery, "web", str(ports[number])], folder, environment)
+            for number in range(1, webs + 1)
+        ]
+        self.shop += [Process(f"worker-{n}", [*nursery, "worker"], folder, environment) for n in range(1, workers + 1)]
+        for url in self.webs:
+            wait_for(f"{url}/healthz")
+
+    def supply(self, units: int) -> int:
+        """Put so many units of each product on the shelf; return how many there are in all."""
+        with self.app.app_context(), write() as session:
+            products = session.query(Product).filter_by(active=True).order_by(Product.id).all()
+            for product in products:
+                more = units - product.stock
+                if more:
+                    session.add(StockMovement(product_id=product.id, quantity=more, reason=StockReason.INTAKE))
+                    product.stock = units
+            return units * len(products)
+
+    def kill_someone(self, chance: random.Random) -> None:
+        """Kill a web process or a worker, whoever it hits."""
+        self.killed += chance.choice(self.shop).kill_life()
+
+    def ask_sandbox(self, statement: str, *values: object) -> list[Any]:
+        """Read the gateway's own book."""
+        with closing(sqlite3.connect(f"file:{self.sandbox_database}?mode=ro", uri=True, timeout=30)) as connection:
+            return connection.execute(statement, values).fetchall()
+
+    def undelivered(self) -> int:
+        """How many callbacks the gateway still means to send."""
+        return int(self.ask_sandbox("SELECT count(*) FROM deliveries WHERE next_attempt_at IS NOT NULL")[0][0])
+
+    def settle(self, seconds: float) -> None:
+        """Wait until the gateway has delivered everything, or no longer."""
+        until = time.monotonic() + seconds
+        while self.undelivered() and time.monotonic() < until:
+            time.sleep(0.2)
+        time.sleep(1)
+
+    def end(self) -> None:
+        """End everything well."""
+        for process in [*self.shop, self.sandbox]:
+            process.end()
+        forget_connections(self.app)
+
+
+def forget_connections(app: Flask) -> None:
+    """Close what this process has open of the shop's database."""
+    with app.app_context():
+        db.session.remove()
+        for engine in db.engines.values():
+            engine.dispose()
+
+
+def wait_for(url: str, seconds: float = 60) -> None:
+    """Wait until something answers there."""
+    until = time.monotonic() + seconds
+    while True:
+        with suppress(requests.RequestException):
+            if requests.get(url, timeout=2).ok:
+                return
+        if time.monotonic() > until:
+            raise AssertionError(f"{url} does not answer")
+        time.sleep(0.05)
