@@ -22,7 +22,7 @@ demo: $(VENV)/installed-requirements.txt  ## Shop, worker and sandbox gateway on
 test: $(VENV)/installed-requirements-dev.txt  ## The tests: unit, over HTTP with the sandbox, one purchase in Chromium
 	$(RUN)python -m pytest -m "not slow and not postgres"
 
-check: $(VENV)/installed-requirements-dev.txt  ## What CI adds: lint, types, every page in eight modes
+check: $(VENV)/installed-requirements-dev.txt  ## What CI adds: lint, types, PostgreSQL, every page in eight modes
 	$(RUN)ruff check .
 	$(RUN)ruff format --check .
 	$(RUN)mypy
@@ -34,7 +34,8 @@ format: $(VENV)/installed-requirements-dev.txt  ## Format the code
 
 pins:  ## Make requirements*.txt anew from pyproject.toml (needs uv)
 	uv pip compile pyproject.toml $(PIN) -o requirements.txt
-	uv pip compile pyproject.toml --group dev -c requirements.txt $(PIN) -o requirements-dev.txt
+	uv pip compile pyproject.toml --extra postgres -c requirements.txt $(PIN) -o requirements-postgres.txt
+	uv pip compile pyproject.toml --extra postgres --group dev -c requirements-postgres.txt $(PIN) -o requirements-dev.txt
 PIN := --universal --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --python-version 3.11 -q
 
 catalogues: $(VENV)/installed-requirements-dev.txt  ## Bring translations/ up to date with the texts in code and templates

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -135,16 +136,28 @@ def locales(value: str) -> tuple[str, ...]:
 
 
 def database(value: str) -> str:
-    """An SQLAlchemy address of an SQLite or PostgreSQL database."""
+    """An SQLAlchemy address of an SQLite or PostgreSQL database. PostgreSQL is spoken to by psycopg 3, its one driver
+    here, and some hosts write its scheme as `postgres`."""
     try:
         url = make_url(value.strip())
-    except ArgumentError:
-        raise ValueError("write an address such as sqlite:////data/shop.db or postgresql+psycopg://…") from None
-    if url.get_backend_name() not in ("sqlite", "postgresql"):
-        raise ValueError("the shop runs on sqlite and postgresql")
-    if url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:"):
+    except (ArgumentError, ValueError):
+        raise ValueError("write sqlite:////data/shop.db or postgresql://user:password@host/shop") from None
+    if url.drivername in ("postgresql", "postgresql+psycopg", "postgres"):
+        try:
+            import_module("psycopg")
+        except ImportError:
+            raise ValueError("first run pip install --require-hashes -r requirements-postgres.txt") from None
+        return url.set(drivername="postgresql+psycopg").render_as_string(hide_password=False)
+    if url.get_backend_name() != "sqlite":
+        raise ValueError("the shop runs on sqlite:// and postgresql://")
+    if url.database in (None, "", ":memory:"):
         raise ValueError("name a file: sqlite:////data/shop.db")
     return value.strip()
+
+
+def replica(value: str) -> str:
+    """The address of a database, or nothing."""
+    return database(value) if value else ""
 
 
 def mail_address(value: str) -> str:
@@ -213,6 +226,7 @@ SETTINGS = (
     Setting("SECRET_KEY", text, "", "signs cookies and forms; made and kept in instance/ where it is not given"),
     Setting("SECRET_KEY_FALLBACKS", keys, "", "former secret keys that are still accepted, separated by commas"),
     Setting("DATABASE_URL", database, f"sqlite:///{INSTANCE / 'shop.db'}", "where orders are kept"),
+    Setting("DATABASE_READ_URL", replica, "", "a PostgreSQL replica that the catalogue's lists are read from"),
     Setting("SHOP_NAME", text, "Qahwa & Co.", "the shop's name"),
     Setting("SHOP_CONTACT", text, "", "how customers reach you: an e-mail address or a phone number"),
     Setting("SHOP_CURRENCY", currency, "USD", "the one currency of the shop; your Amwal project must use the same"),
@@ -293,6 +307,9 @@ def _check_together(values: Mapping[str, Any]) -> None:
         raise SettingError("AMWAL_PROJECT_URL must begin with https://, or the API key would travel in the clear.")
     if not values["AMWAL_API_KEY"].isascii() or not values["AMWAL_API_KEY"].isprintable():
         raise SettingError("AMWAL_API_KEY cannot be used: it has characters that no key has. Copy it again.")
+    on_sqlite = any(values[name].startswith("sqlite") for name in ("DATABASE_URL", "DATABASE_READ_URL"))
+    if values["DATABASE_READ_URL"] and on_sqlite:
+        raise SettingError("DATABASE_READ_URL is for a replica of a PostgreSQL database. Leave it empty with SQLite.")
     if values["SECRET_KEY"] and len(values["SECRET_KEY"]) < 32:
         raise SettingError("SECRET_KEY is too short: give 32 random characters or more, or none to have one made.")
 

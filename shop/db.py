@@ -2,6 +2,13 @@
 
 Why two: SQLite lets one writer in at a time. If every request opened a write transaction, each page view would queue
 for the write lock. So reads run on an autocommit engine that cannot write, and each write is one short transaction.
+
+On PostgreSQL writers go side by side, at READ COMMITTED. That is enough because no decision rests on a row that was
+read without a lock: what is judged is read FOR UPDATE, which gives its newest version; stock is taken by an UPDATE with
+a condition, which is checked on the newest version, too; and what may exist once has its unique constraint. Locks are
+taken in the same order everywhere, so that no two writers wait for each other: order, basket, products by their id,
+items of the queue. If PostgreSQL finds a deadlock all the same, one of the two fails as if it had been locked out: with
+a 503, and nothing written.
 """
 
 import sqlite3
@@ -14,7 +21,7 @@ from typing import Any
 
 from flask import Flask
 from flask_sqlalchemy import SQLAlchemy
-from sqlalchemy import DateTime, Dialect, Engine, MetaData, event, make_url
+from sqlalchemy import DateTime, Dialect, Engine, ExceptionContext, MetaData, event, make_url
 from sqlalchemy.orm import DeclarativeBase, Session
 from sqlalchemy.types import TypeDecorator
 
@@ -81,31 +88,37 @@ def journal_mode(library: ModuleType | None = None) -> str:
 
 
 def init_db(app: Flask) -> None:
-    """Configure both engines from `DATABASE_URL`: the default one reads, the bind `write` writes."""
+    """Configure the engines from `DATABASE_URL`: the default one reads, the bind `write` writes; the bind `lists`,
+    from `DATABASE_READ_URL`, is there only if that is given."""
     url = make_url(app.config["DATABASE_URL"])
-    if url.get_backend_name() == "sqlite":
-        common: dict[str, Any] = {"url": url, "module": sqlite_library(), "connect_args": {"timeout": LOCK_TIMEOUT}}
-        reader = common | {"pool_size": 16}
+    on_sqlite = url.get_backend_name() == "sqlite"
+    # An error's text may be logged, and parameters are names, addresses and tokens.
+    common: dict[str, Any] = {"url": url, "hide_parameters": True, "pool_size": 16}
+    if on_sqlite:
+        common |= {"module": sqlite_library(), "connect_args": {"timeout": LOCK_TIMEOUT}}
         # A pool of one makes this process's writers take turns here, which is fairer than SQLite's own polling.
         writer = common | {"pool_size": 1, "max_overflow": 0, "pool_timeout": LOCK_TIMEOUT}
     else:
-        limits = f"-c timezone=utc -c lock_timeout={LOCK_TIMEOUT}s"
-        common = {"url": url, "pool_pre_ping": True, "pool_timeout": LOCK_TIMEOUT, "pool_size": 16}
-        patience = {"connect_timeout": LOCK_TIMEOUT, "tcp_user_timeout": LOCK_TIMEOUT * 1000}
-        reader = common | {"connect_args": patience | {"options": f"{limits} -c default_transaction_read_only=on"}}
-        writer = common | {"connect_args": patience | {"options": limits}}
-    # An error's text may be logged, and parameters are names, addresses and tokens.
-    quiet = {"hide_parameters": True}
-    app.config["SQLALCHEMY_BINDS"] = {
-        None: reader | quiet | {"isolation_level": "AUTOCOMMIT"},
-        "write": writer | quiet,
-    }
+        # A server that was restarted is found out before it matters, and one that is gone within seconds.
+        common |= {"pool_pre_ping": True, "pool_timeout": LOCK_TIMEOUT, "connect_args": _POSTGRESQL_PATIENCE}
+        writer = common | {"isolation_level": "READ COMMITTED"}
+    reader = common | {"isolation_level": "AUTOCOMMIT"}
+    binds = {None: reader, "write": writer}
+    if app.config["DATABASE_READ_URL"]:
+        binds["lists"] = reader | {"url": make_url(app.config["DATABASE_READ_URL"])}
+    app.config["SQLALCHEMY_BINDS"] = binds
     db.init_app(app)
     with app.app_context():
-        if url.get_backend_name() == "sqlite":
-            event.listen(db.engines[None], "connect", _prepare_sqlite_reader)
-            event.listen(db.engines["write"], "connect", _prepare_sqlite_writer)
-            event.listen(db.engines["write"], "begin", _begin_immediate)
+        for name, one in db.engines.items():
+            writes = name == "write"
+            if not on_sqlite:
+                event.listen(one, "connect", _prepare_postgresql_writer if writes else _prepare_postgresql_reader)
+                event.listen(one, "handle_error", _hide_details)
+            elif writes:
+                event.listen(one, "connect", _prepare_sqlite_writer)
+                event.listen(one, "begin", _begin_immediate)
+            else:
+                event.listen(one, "connect", _prepare_sqlite_reader)
 
 
 def _prepare_sqlite_reader(connection: sqlite3.Connection, _: object) -> None:
@@ -119,11 +132,51 @@ def _prepare_sqlite_writer(connection: sqlite3.Connection, _: object) -> None:
     # FULL syncs the write-ahead log before a commit returns. NORMAL would answer 200 before the payment is safe.
     connection.execute(f"PRAGMA synchronous = {'FULL' if mode == 'wal' else 'EXTRA'}")
     connection.execute("PRAGMA foreign_keys = ON")
+    # What is overwritten is overwritten with zeros: a forgotten customer's address is in no corner of file or backup.
+    connection.execute("PRAGMA secure_delete = ON")
 
 
 def _begin_immediate(connection: Any) -> None:
     # Take the write lock at the start: a transaction that read first and upgraded later could be refused half-way.
     connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+_POSTGRESQL_PATIENCE = {
+    "connect_timeout": LOCK_TIMEOUT,
+    "tcp_user_timeout": LOCK_TIMEOUT * 1000,
+    "keepalives_idle": LOCK_TIMEOUT,
+    "keepalives_interval": 1,
+}
+"""How long libpq waits for a server that says nothing: a lost network would hold a thread for hours."""
+
+
+def _prepare_postgresql_reader(connection: Any, _: object) -> None:
+    _set(connection, timezone="UTC", lock_timeout=f"{LOCK_TIMEOUT}s", default_transaction_read_only="on")
+
+
+def _prepare_postgresql_writer(connection: Any, _: object) -> None:
+    _set(
+        connection,
+        timezone="UTC",
+        lock_timeout=f"{LOCK_TIMEOUT}s",
+        statement_timeout=f"{2 * LOCK_TIMEOUT}s",
+        # A machine that vanishes in the middle of a write must not keep its locks until somebody notices.
+        idle_in_transaction_session_timeout=f"{2 * LOCK_TIMEOUT}s",
+        synchronous_commit="on",  # a server may have it off, and would answer before the payment is safe
+    )
+
+
+def _set(connection: Any, **parameters: str) -> None:
+    # By statements, as the address may have `options` of its own, which those of a connection would replace.
+    connection.execute("; ".join(f"SET {name} = '{value}'" for name, value in parameters.items()))
+    connection.commit()
+
+
+def _hide_details(context: ExceptionContext) -> None:
+    """Keep an error's first line alone. In its details PostgreSQL quotes the row that it refuses."""
+    for error in (context.original_exception, context.sqlalchemy_exception):
+        if error is not None and error.args:
+            error.args = (str(error.args[0]).partition("\n")[0], *error.args[1:])
 
 
 _current = threading.local()
@@ -154,6 +207,15 @@ def write() -> Iterator[Session]:
     finally:
         _current.writing = False
     db.session.expire_all()  # what this request reads from here on is what it has just written
+
+
+def list_session() -> Session:
+    """A session that reads lists: from the replica, if `DATABASE_READ_URL` names one.
+
+    A replica lags behind. What follows one's own write (basket, order, status) is read by `db.session`, and this one's
+    objects never get in there.
+    """
+    return Session(db.engines.get("lists", db.engine))
 
 
 def engine() -> Engine:

@@ -144,7 +144,7 @@ class Demo:
 
     def _shop_settings(self, project_url: str, api_key: str) -> dict[str, str]:
         """The shop's environment. Nothing of the user's own shop may leak into the demo, or the other way round."""
-        own = ("AMWAL_", "SHOP_", "SECRET_KEY", "RESERVATION_", "CONFIRMATION_", "TRUSTED_PROXIES")
+        own = ("AMWAL_", "SHOP_", "SECRET_KEY", "RESERVATION_", "CONFIRMATION_", "TRUSTED_PROXIES", "DATABASE_")
         from_outside = {name: value for name, value in os.environ.items() if not name.startswith(own)}
         return from_outside | {
             "DUKKAN_DOTENV": os.devnull,

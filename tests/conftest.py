@@ -1,19 +1,23 @@
 """Fixtures: a shop on a database made by the real migrations, a client that checks every page, a real sandbox gateway
-over HTTP, and orders in whatever state a test needs. Little else."""
+over HTTP, and orders in whatever state a test needs. Little else.
+
+Every test that has a shop runs twice: on SQLite, and, marked `postgres`, on PostgreSQL.
+"""
 
 import json
+import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import hypothesis
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
-from sqlalchemy import select
+from sqlalchemy import inspect, select
 from waitress.server import create_server
 from werkzeug.test import TestResponse
 
@@ -21,8 +25,9 @@ import sandbox.app
 from app import create_app
 from models import Attention, AttentionKind, Order, Product, StockMovement, StockReason, now
 from shop import baskets, catalogue, orders, payments
-from shop.db import db, engine, write
+from shop.db import db, write
 from tests.pages import check_page, field
+from tests.postgres import Server, programs
 
 # A slow machine is no bug: how long an example takes says nothing here.
 hypothesis.settings.register_profile("shop", deadline=None)
@@ -96,12 +101,62 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sandbox.app.St
 def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A database built by the real migrations and filled with the sample shop, to be copied for each test."""
     folder = tmp_path_factory.mktemp("migrated")
-    app = create_app(settings_for(folder, "http://127.0.0.1:9/projects/none"))
+    fill(settings_for(folder, "http://127.0.0.1:9/projects/none"))
+    return folder / "shop.db"
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A PostgreSQL server whose database `sample` is such a one, too."""
+    folder = programs()
+    if folder is None:
+        missing("PostgreSQL server", "apt-get install postgresql, or your system's package of it")
+    server = Server(folder)
+    try:
+        server.execute("CREATE DATABASE sample")
+        settings = settings_for(tmp_path_factory.mktemp("postgres"), "http://127.0.0.1:9/projects/none")
+        fill(settings | {"DATABASE_URL": server.url("sample")})
+        yield server
+    finally:
+        server.remove()
+
+
+def missing(what: str, how: str) -> NoReturn:
+    """Skip where a program is missing; fail where it must be there."""
+    reason = f"no {what} here: {how}"
+    if os.environ.get("CI"):
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+def fill(settings: dict[str, str]) -> None:
+    """Run the migrations, and add the sample shop."""
+    app = create_app(settings)
     with app.app_context():
         result = app.test_cli_runner().invoke(args=["sample-shop"])
         assert result.exit_code == 0, result.output
-        engine().dispose()
-    return folder / "shop.db"
+        for one in db.engines.values():
+            one.dispose()
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run what has a shop on both databases, unless its marker names one."""
+    if "database_url" in metafunc.fixturenames:
+        marks = {mark.name for mark in metafunc.definition.iter_markers()}
+        kinds = [pytest.param("sqlite", id=pytest.HIDDEN_PARAM)] if "postgres" not in marks else []
+        kinds += [pytest.param("postgresql", marks=pytest.mark.postgres)] if "sqlite" not in marks else []
+        metafunc.parametrize("database_url", kinds, indirect=True)
+
+
+@pytest.fixture
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The address of a fresh database with the sample shop."""
+    if request.param == "postgresql":
+        with request.getfixturevalue("postgres").database("sample") as url:
+            yield url
+    else:
+        shutil.copy(request.getfixturevalue("migrated"), tmp_path / "shop.db")
+        yield f"sqlite:///{tmp_path / 'shop.db'}"
 
 
 def settings_for(folder: Path, project_url: str, **changes: str) -> dict[str, str]:
@@ -119,13 +174,12 @@ def settings_for(folder: Path, project_url: str, **changes: str) -> dict[str, st
 
 
 @pytest.fixture
-def new_app(migrated: Path, tmp_path: Path, gateway: Any) -> Iterator[Callable[..., Flask]]:
+def new_app(database_url: str, tmp_path: Path, gateway: Any) -> Iterator[Callable[..., Flask]]:
     """Make a shop with changed settings."""
-    shutil.copy(migrated, tmp_path / "shop.db")
     made: list[Flask] = []
 
     def make(**changes: str) -> Flask:
-        app = create_app(settings_for(tmp_path, gateway.project_url, **changes))
+        app = create_app(settings_for(tmp_path, gateway.project_url, **{"DATABASE_URL": database_url} | changes))
         app.test_client_class = CheckingClient
         app.testing = True
         made.append(app)
@@ -234,6 +288,6 @@ def attention(kind: AttentionKind) -> Attention | None:
 
 
 def rows(model: type[Any], **values: Any) -> list[Any]:
-    """All rows of a table with these values."""
+    """All rows of a table with these values, in the order in which they came."""
     db.session.expire_all()
-    return list(db.session.scalars(select(model).filter_by(**values)))
+    return list(db.session.scalars(select(model).filter_by(**values).order_by(*inspect(model).primary_key)))

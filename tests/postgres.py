@@ -1,0 +1,103 @@
+"""A real PostgreSQL server, of the programs that are on this machine, with a fresh database for each test."""
+
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+SETTINGS = {
+    "listen_addresses": "",  # the socket in its folder is enough
+    "fsync": "off",  # whether PostgreSQL outlives a power cut is not what these tests are about
+    "max_wal_size": "200MB",
+    # What the shop must not rely on:
+    "timezone": "Asia/Riyadh",
+    "default_transaction_isolation": "serializable",
+    "synchronous_commit": "off",
+}
+
+
+def programs() -> Path | None:
+    """The folder of the newest server's programs. Debian keeps them out of PATH."""
+    debian = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: float(path.parent.name), reverse=True)
+    in_path = [Path(folder) for folder in os.environ.get("PATH", "").split(os.pathsep)]
+    return next((path for path in (*debian, *in_path) if all((path / name).exists() for name in NEEDED)), None)
+
+
+NEEDED = ("initdb", "postgres")
+
+
+class Server:
+    """A server in a folder of its own, which goes with it."""
+
+    def __init__(self, folder: Path) -> None:
+        """Make and start it.
+
+        Args:
+            folder: where `initdb` and `postgres` are.
+        """
+        self.programs = folder
+        memory = Path("/dev/shm")  # five times as fast as a busy disk
+        roomy = memory.is_dir() and shutil.disk_usage(memory).free > 2**30
+        # Not in pytest's folder: a socket's path must be short.
+        self.folder = Path(tempfile.mkdtemp(prefix="dukkan-", dir=memory if roomy else None))
+        self.options: dict[str, Any] = {"cwd": self.folder}
+        self.options["env"] = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
+        if os.geteuid() == 0:  # the programs refuse to run as root
+            shutil.chown(self.folder, "nobody")
+            self.options |= {"user": "nobody", "extra_groups": []}
+        self.numbers = count(1)
+        make = [self.programs / "initdb", "--pgdata", "data", "--username", "shop", "--auth", "trust", "--no-sync"]
+        subprocess.run([*make, "--encoding", "UTF8", "--locale", "C"], check=True, capture_output=True, **self.options)
+        self.start()
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        command = [str(self.programs / "postgres"), "-D", "data", "-k", str(self.folder)]
+        for name, value in SETTINGS.items():
+            command += ["-c", f"{name}={value}"]
+        with (self.folder / "log").open("a") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, **self.options)
+        for _ in range(200):
+            try:
+                self.execute("SELECT 1")
+                return
+            except psycopg.OperationalError:
+                time.sleep(0.05)
+        raise AssertionError((self.folder / "log").read_text())
+
+    def stop(self) -> None:
+        """Stop it at once: whoever is connected is not any more."""
+        self.process.send_signal(signal.SIGINT)
+        self.process.wait(30)
+
+    def remove(self) -> None:
+        """Stop it for good."""
+        self.stop()
+        shutil.rmtree(self.folder)
+
+    def url(self, database: str) -> str:
+        """The address of a database, as a host would give it to a customer."""
+        return f"postgresql://shop@/{database}?host={self.folder}"
+
+    def execute(self, statement: str, database: str = "postgres") -> list[tuple[Any, ...]]:
+        """Run a statement beside the shop. Gives what it returns."""
+        with psycopg.connect(self.url(database), autocommit=True) as connection:
+            cursor = connection.execute(statement.encode())
+            return cursor.fetchall() if cursor.description else []
+
+    @contextmanager
+    def database(self, template: str) -> Iterator[str]:
+        """A database made after another. Gives its address, and drops it in the end."""
+        name = f"test_{next(self.numbers)}"
+        self.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+        yield self.url(name)
+        self.execute(f"DROP DATABASE {name} WITH (FORCE)")
