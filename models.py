@@ -93,7 +93,13 @@ MOVES: dict[OrderState | None, frozenset[OrderState]] = {
     OrderState.PLACED: frozenset({OrderState.AWAITING_PAYMENT, OrderState.EXPIRED, OrderState.CANCELLED}),
     OrderState.AWAITING_PAYMENT: frozenset({OrderState.PAID, OrderState.EXPIRED, OrderState.CANCELLED}),
     OrderState.EXPIRED: frozenset(
-        {OrderState.PLACED, OrderState.AWAITING_PAYMENT, OrderState.PAID, OrderState.NEEDS_REVIEW}
+        {
+            OrderState.PLACED,
+            OrderState.AWAITING_PAYMENT,
+            OrderState.PAID,
+            OrderState.NEEDS_REVIEW,
+            OrderState.CANCELLED,  # when its buyer is forgotten: there is nobody to send anything to
+        }
     ),
     OrderState.CANCELLED: frozenset({OrderState.NEEDS_REVIEW}),
     OrderState.NEEDS_REVIEW: frozenset({OrderState.PAID, OrderState.REFUNDED}),
@@ -135,7 +141,10 @@ class PaymentSource(StrEnum):
 
 
 class CallbackOutcome(StrEnum):
-    """What was made of a callback. `shop.payments.ANSWERS` gives each its HTTP status."""
+    """What was made of a callback. `shop.payments.ANSWERS` gives each its HTTP status.
+
+    TOO_MANY is never stored, and the database's own constraint would refuse it: storing is what it saves.
+    """
 
     ACCEPTED = "accepted"
     DUPLICATE = "duplicate"
@@ -143,6 +152,12 @@ class CallbackOutcome(StrEnum):
     OTHER_INVOICE = "other_invoice"
     MALFORMED = "malformed"
     TOO_LARGE = "too_large"
+    TOO_MANY = "too_many"
+
+    @property
+    def is_miss(self) -> bool:
+        """Whether it brought no secret of ours. Anybody can send these, so they are limited, and not kept for ever."""
+        return self in (CallbackOutcome.UNKNOWN_SECRET, CallbackOutcome.MALFORMED, CallbackOutcome.TOO_LARGE)
 
 
 class StockReason(StrEnum):
@@ -350,6 +365,7 @@ class Order(Base):
         CheckConstraint("tax BETWEEN 0 AND total", name="tax_within_total"),
         Index("ix_orders_reserved_until", "state", "reserved_until"),
         Index("ix_orders_returned_at", "state", "returned_at"),
+        Index("ix_orders_network", "network", "state"),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -393,6 +409,9 @@ class Order(Base):
     postcode: Mapped[str] = mapped_column(String(20), default="")
     country: Mapped[str] = mapped_column(String(2), default="")
     note: Mapped[str] = mapped_column(String(500), default="")
+    network: Mapped[str] = mapped_column(String(64), default="", server_default="")
+    """A keyed digest of the network address that holds the goods, see `shop.security.network_digest`: to count open
+    orders by, and of no other use. Cleared with the contact fields."""
 
     lines: Mapped[list["OrderLine"]] = relationship(back_populates="order", order_by="OrderLine.id")
     basket: Mapped[Basket | None] = relationship()
@@ -539,7 +558,7 @@ class GatewayCall(Base):
     started_at: Mapped[datetime] = mapped_column(UTCDateTime)
     milliseconds: Mapped[int]
     outcome: Mapped[str] = mapped_column(String(40))
-    """`ok`, or the name of the `amwal` error."""
+    """`ok`, the name of the `amwal` error, or `reopened`: a person opened the checkout again."""
     detail: Mapped[str] = mapped_column(String(300), default="")
 
 

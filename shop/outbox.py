@@ -11,7 +11,7 @@ from datetime import timedelta
 from typing import Any
 
 from flask import current_app
-from sqlalchemy import func, select
+from sqlalchemy import delete, func, or_, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
@@ -19,6 +19,8 @@ from sqlalchemy.orm import Session
 from models import (
     Attention,
     AttentionKind,
+    CallbackAttempt,
+    CallbackOutcome,
     Heartbeat,
     Order,
     OrderState,
@@ -26,8 +28,9 @@ from models import (
     OutboxMessage,
     now,
 )
-from shop import mail, orders
-from shop.db import db, write
+from shop import mail, orders, privacy
+from shop.db import Base, db, write
+from shop.security import NOT_SHOWN, repeats_a_secret
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +40,8 @@ ROUND = 20  # messages at most before reservations get their turn again
 PATIENCE = 5  # failures before a person is told
 DIGEST_EVERY = timedelta(hours=1)
 CALLBACK_EXPECTED_WITHIN = timedelta(minutes=15)
+MISSES_KEPT = 10_000  # callbacks without a secret of ours, and for how long; all others are kept for ever
+MISSES_KEPT_FOR = timedelta(days=7)
 
 
 # --- Called inside the transactions of others ------------------------------------------------------------------------
@@ -47,19 +52,31 @@ def enqueue(session: Session, kind: OutboxKind, *, order_id: int) -> None:
     session.add(OutboxMessage(key=f"{kind.value}:{order_id}", kind=kind, payload={"order_id": order_id}))
 
 
-def attend(session: Session, kind: AttentionKind, subject: str, detail: str = "", order_id: int | None = None) -> None:
+def attend(  # noqa: PLR0913  (what an item is made of)
+    session: Session,
+    kind: AttentionKind,
+    subject: str,
+    detail: str = "",
+    order_id: int | None = None,
+    *,
+    times: int = 1,
+) -> None:
     """Put something before a person: opens an item, or counts one up that is open for the same kind and subject."""
-    insert = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
     at = now()
     row: dict[str, Any] = {"kind": kind, "subject": subject, "detail": detail[:500], "order_id": order_id}
-    again = {"count": Attention.count + 1, "last_at": at, "detail": detail[:500]}
+    again = {"count": Attention.count + times, "last_at": at, "detail": detail[:500]}
     session.execute(
-        insert(Attention)
-        .values(**row, count=1, opened_at=at, last_at=at)
+        _insert(session, Attention)
+        .values(**row, count=times, opened_at=at, last_at=at)
         .on_conflict_do_update(
             index_elements=["kind", "subject"], index_where=Attention.closed_at.is_(None), set_=again
         )
     )
+
+
+def _insert(session: Session, model: type[Base]) -> postgresql.Insert | sqlite.Insert:
+    """An INSERT that can say what happens ON CONFLICT."""
+    return postgresql.insert(model) if session.get_bind().dialect.name == "postgresql" else sqlite.insert(model)
 
 
 # --- The worker ------------------------------------------------------------------------------------------------------
@@ -92,6 +109,7 @@ def tick(stop: threading.Event | None = None) -> None:
             break
         _deliver(message)
         _beat()  # a slow mail server must not make the worker look dead
+    _do_hourly()
 
 
 def _beat() -> None:
@@ -99,7 +117,18 @@ def _beat() -> None:
     last = db.session.get(Heartbeat, "worker")
     if last is None or last.at < now() - timedelta(seconds=10):
         with write() as session:
-            session.merge(Heartbeat(name="worker", at=now()))
+            _note_time(session, "worker")
+
+
+def _note_time(session: Session, name: str) -> None:
+    """Note that something was done now. Two workers may do so at the same moment."""
+    row = _insert(session, Heartbeat).values(name=name, at=now())
+    session.execute(row.on_conflict_do_update(index_elements=["name"], set_={"at": row.excluded.at}))
+
+
+def _take_turns(session: Session) -> None:
+    """Let several workers in one by one, until the transaction ends."""
+    session.get_one(Heartbeat, "worker", with_for_update=True)
 
 
 def _run_out() -> list[int]:
@@ -114,11 +143,13 @@ def _notice_possibly_paid() -> None:
     waiting = (OrderState.AWAITING_PAYMENT, OrderState.EXPIRED)
     overdue = select(Order).where(Order.state.in_(waiting), Order.returned_at <= now() - CALLBACK_EXPECTED_WITHIN)
     told = select(Attention.id).where(Attention.kind == AttentionKind.POSSIBLY_PAID, Attention.order_id == Order.id)
-    found = list(db.session.scalars(overdue.where(~told.exists()).order_by(Order.id).limit(100)))
-    if found:
-        with write() as session:
-            for order in found:
-                attend(session, AttentionKind.POSSIBLY_PAID, order.number, "", order.id)
+    untold = overdue.where(~told.exists()).order_by(Order.id).limit(100)
+    if db.session.scalar(untold.limit(1)) is None:
+        return
+    with write() as session:
+        _take_turns(session)
+        for order in session.scalars(untold).all():
+            attend(session, AttentionKind.POSSIBLY_PAID, order.number, "", order.id)
 
 
 def _queue_digest() -> None:
@@ -129,10 +160,12 @@ def _queue_digest() -> None:
     if db.session.scalar(news.limit(1)) is None:
         return
     with write() as session:
+        _take_turns(session)
         last = session.scalar(select(func.max(Attention.mailed_at)))
         if last is not None and last > now() - DIGEST_EVERY:
             return
-        items = list(session.scalars(news.order_by(Attention.id).limit(100).with_for_update()))
+        # Skipped is what is being counted up this moment: waiting for one with others in hand could be a deadlock.
+        items = list(session.scalars(news.order_by(Attention.id).limit(100).with_for_update(skip_locked=True)))
         for item in items:
             item.mailed_at = now()
         if items:
@@ -161,7 +194,8 @@ def _deliver(message: OutboxMessage) -> None:
     try:
         HANDLERS[message.kind](message)
     except Exception as caught:  # whatever a handler throws, the payment stands and the effect is tried again
-        error = f"{type(caught).__name__}: {caught}"[:300]
+        said = NOT_SHOWN if repeats_a_secret(current_app.config, str(caught)) else caught  # a mail server may
+        error = f"{type(caught).__name__}: {said}"[:300]
         log.warning("outbox %s failed (try %d): %s", message.key, message.attempts, error)
     with write() as session:
         stored = session.get_one(OutboxMessage, message.id)
@@ -172,6 +206,27 @@ def _deliver(message: OutboxMessage) -> None:
         stored.due_at = now() + back_off(stored.attempts)
         if stored.attempts >= PATIENCE and stored.kind is not OutboxKind.MAIL_DIGEST:  # it could not be told by itself
             attend(session, AttentionKind.OUTBOX_STUCK, stored.key, error, stored.payload.get("order_id"))
+
+
+def _do_hourly() -> None:
+    """Do what has time. When it was last done is kept beside the sign of life, for all workers."""
+    last = db.session.get(Heartbeat, "hourly")
+    if last is None or last.at < now() - timedelta(hours=1):
+        forget_misses()
+        privacy.tidy()
+        with write() as session:
+            _note_time(session, "hourly")
+
+
+def forget_misses() -> None:
+    """Delete old callbacks that brought no secret of ours: anybody can send them, and they must not fill the disk."""
+    misses = [outcome for outcome in CallbackOutcome if outcome.is_miss]
+    ids = select(CallbackAttempt.id).where(CallbackAttempt.outcome.in_(misses))
+    newest_to_go = db.session.scalar(ids.order_by(CallbackAttempt.id.desc()).offset(MISSES_KEPT).limit(1))
+    too_old = CallbackAttempt.received_at < now() - MISSES_KEPT_FOR
+    too_many = CallbackAttempt.id <= (newest_to_go or 0)
+    with write() as session:
+        session.execute(delete(CallbackAttempt).where(CallbackAttempt.outcome.in_(misses), or_(too_old, too_many)))
 
 
 def back_off(attempts: int) -> timedelta:

@@ -1,4 +1,4 @@
-"""Order ↔ gateway: asking for the invoice, and what a callback means.
+"""Order ↔ gateway: asking for the invoice, what a callback means, and confirming by hand when none comes.
 
 Third stop on the money's way. The gateway speaks HTTP only in `request_invoice`, with no transaction open; whatever
 arrives from it is stored by one transaction before anybody is told.
@@ -8,14 +8,16 @@ import logging
 import re
 import threading
 import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from io import BytesIO
 
 import segno
 from flask import current_app
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, select, update
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import Session, contains_eager
+from sqlalchemy.orm import Session, contains_eager, selectinload
 
 import amwal
 from models import (
@@ -31,13 +33,15 @@ from models import (
     OutboxKind,
     Payment,
     PaymentSource,
+    Staff,
     digest,
     now,
 )
 from shop import orders
-from shop.db import write
+from shop.db import db, write
 from shop.money import to_decimal
 from shop.outbox import attend, enqueue
+from shop.security import Guesses
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +62,32 @@ class Gateway:
         """Keep the client. Half of the threads may wait for it, so that callbacks never starve behind a PUT."""
         self.client = client
         self.slots = threading.BoundedSemaphore(threads // 2)
+
+
+KEY_VERDICTS = ("ok", amwal.KeyRejected.__name__, "reopened")
+"""What the log of our requests can say about the API key, or a person about it. No answer says nothing."""
+
+
+def checkout_is_closed() -> bool:
+    """Whether the gateway rejected our API key three times in a row: then nobody could pay what is ordered now.
+
+    The checkout opens by itself once the gateway accepts the key again, for a waiting order's *try again* or for
+    `flask doctor`; or a person opens it: see `reopen_checkout`.
+    """
+    verdicts = select(GatewayCall.outcome).where(GatewayCall.outcome.in_(KEY_VERDICTS))
+    return list(db.session.scalars(verdicts.order_by(GatewayCall.id.desc()).limit(3))) == ["KeyRejected"] * 3
+
+
+def reopen_checkout(who: str) -> None:
+    """Let orders be placed again, since a person says that the key is right now. `who` is put down in the log."""
+    log_call(now(), 0, "reopened", f"by {who}")
+
+
+def log_call(started: datetime, milliseconds: int, outcome: str, detail: str = "") -> None:
+    """Put a request to the gateway into the log that was for no order."""
+    with write() as session:
+        call = GatewayCall(started_at=started, milliseconds=milliseconds, outcome=outcome, detail=detail[:300])
+        session.add(call)
 
 
 def request_invoice(order_id: int) -> None:
@@ -158,6 +188,7 @@ ANSWERS = {
     CallbackOutcome.UNKNOWN_SECRET: 404,
     CallbackOutcome.OTHER_INVOICE: 409,
     CallbackOutcome.TOO_LARGE: 413,
+    CallbackOutcome.TOO_MANY: 429,
 }
 """The HTTP status of each outcome. Only a 200 ends the gateway's retries, so only money that is stored gets one."""
 
@@ -175,16 +206,36 @@ def accept_callback(body: bytes, sender: str) -> CallbackOutcome:
     Raises:
         sqlalchemy.exc.SQLAlchemyError: the database could not take it. Nothing was written; the gateway must retry.
     """
+    guesses: Guesses = current_app.extensions["guesses"]
+    if guesses.are_used_up() and not _has_secret_of_ours(body):
+        guesses.count()
+        return CallbackOutcome.TOO_MANY
     attempt = CallbackAttempt(sender=sender[:60], body=mask(body))
     with write() as session:
         attempt.outcome = _judge(session, attempt, body)
         attempt.status = ANSWERS[attempt.outcome]
         session.add(attempt)
+        if attempt.outcome.is_miss:
+            _tell_of_guesses(session, attempt, guesses.record())
+        session.flush()
         if attempt.order and attempt.outcome is CallbackOutcome.ACCEPTED:
-            session.flush()
-            _settle(session, attempt.order, attempt)
+            payment = Payment(session_id=attempt.session_id, source=PaymentSource.CALLBACK, callback_id=attempt.id)
+            _settle(session, attempt.order, payment, "gateway")
+        elif attempt.outcome is CallbackOutcome.DUPLICATE:
+            # If a person was faster, their payment gets its callback and session now: another session is paid twice.
+            by_hand = update(Payment).where(Payment.order_id == attempt.order_id, Payment.callback_id.is_(None))
+            session.execute(by_hand.values(callback_id=attempt.id, session_id=attempt.session_id))
     log.info("callback %s: %s", attempt.outcome, attempt.reason or attempt.order_id)
     return attempt.outcome
+
+
+def _has_secret_of_ours(body: bytes) -> bool:
+    """Whether this can be a callback of the gateway: by a read alone, so that guessing costs the database no write."""
+    try:
+        secret = amwal.parse_callback(body).secret
+    except amwal.BadCallback:
+        return False
+    return db.session.scalar(select(Invoice.id).filter_by(secret_digest=digest(secret))) is not None
 
 
 def _judge(session: Session, attempt: CallbackAttempt, body: bytes) -> CallbackOutcome:
@@ -199,23 +250,18 @@ def _judge(session: Session, attempt: CallbackAttempt, body: bytes) -> CallbackO
         return CallbackOutcome.MALFORMED
     attempt.gateway_id, attempt.session_id = callback.invoice_id, callback.session_id
     # The lock makes copies that arrive at once take turns: the first is accepted, the others are duplicates.
-    order = session.scalar(
-        select(Order)
-        .join(Order.invoice)
-        .where(Invoice.secret_digest == digest(callback.secret))
-        .options(contains_eager(Order.invoice))
-        .with_for_update(of=Order)
-    )
+    order = _lock_by_invoice(session, Invoice.secret_digest == digest(callback.secret))
     if order is None or order.invoice is None:
         attempt.reason = "no invoice of ours has this secret"
-        attend(session, AttentionKind.UNKNOWN_SECRET, "callback", f"last from {attempt.sender}")
         return CallbackOutcome.UNKNOWN_SECRET
     attempt.order = order
     if callback.invoice_id not in ("", order.invoice.gateway_id):
         attempt.reason = "the secret belongs to another invoice"
         attend(session, AttentionKind.OTHER_INVOICE, order.number, f"it named {callback.invoice_id[:80]}", order.id)
         return CallbackOutcome.OTHER_INVOICE
-    if session.scalar(select(Payment.id).filter_by(order_id=order.id, session_id=callback.session_id)) is not None:
+    # A payment that has no callback yet was confirmed by hand: the first one that comes is its own.
+    same = (Payment.session_id == callback.session_id) | Payment.callback_id.is_(None)
+    if session.scalar(select(Payment.id).where(Payment.order_id == order.id, same)) is not None:
         return CallbackOutcome.DUPLICATE
     if not callback.invoice_id or not callback.session_id:
         # The secret is right, so the money is real; a person should know that the gateway's message was odd.
@@ -224,31 +270,43 @@ def _judge(session: Session, attempt: CallbackAttempt, body: bytes) -> CallbackO
     return CallbackOutcome.ACCEPTED
 
 
-def _settle(session: Session, order: Order, attempt: CallbackAttempt) -> None:
-    """Store the payment and bring the order where a payment brings it from its present state."""
-    payment = Payment(order_id=order.id, session_id=attempt.session_id, amount=order.total)
-    payment.source, payment.callback_id = PaymentSource.CALLBACK, attempt.id
+def _lock_by_invoice(session: Session, which: ColumnElement[bool]) -> Order | None:
+    """The order of an invoice, locked until the transaction ends."""
+    found = select(Order).join(Order.invoice).where(which).options(contains_eager(Order.invoice))
+    return session.scalar(found.with_for_update(of=Order))
+
+
+def _tell_of_guesses(session: Session, attempt: CallbackAttempt, only_counted: int) -> None:
+    """Put an unknown secret before a person, with those before it that were only counted."""
+    times = only_counted + (attempt.outcome is CallbackOutcome.UNKNOWN_SECRET)
+    if times:
+        attend(session, AttentionKind.UNKNOWN_SECRET, "callback", f"last from {attempt.sender}", times=times)
+
+
+def _settle(session: Session, order: Order, payment: Payment, actor: str) -> None:
+    """Store a payment and bring the order where it brings it from its present state."""
+    payment.order_id, payment.amount = order.id, order.total
     session.add(payment)
     if order.state is OrderState.AWAITING_PAYMENT:
-        _pay(session, order)
+        _pay(session, order, actor)
     elif order.state is OrderState.EXPIRED:
-        _pay_late(session, order)
+        _pay_late(session, order, actor)
     elif order.state is OrderState.CANCELLED:
-        _review(session, order, AttentionKind.PAID_CANCELLED)
+        _review(session, order, AttentionKind.PAID_CANCELLED, actor)
     else:  # paid, in review or refunded: this is money on top, which only a person can send back
-        orders.note(session, order, EventKind.PAYMENT_ADDED, "gateway")
-        attend(session, AttentionKind.PAID_TWICE, order.number, f"payment session {attempt.session_id}", order.id)
+        orders.note(session, order, EventKind.PAYMENT_ADDED, actor)
+        attend(session, AttentionKind.PAID_TWICE, order.number, f"payment session {payment.session_id}", order.id)
 
 
-def _pay(session: Session, order: Order, *, late: bool = False) -> None:
+def _pay(session: Session, order: Order, actor: str, *, late: bool = False) -> None:
     """The order is paid: its one delivery starts, its receipt is queued."""
     detail = "paid late" if late else ""
-    if orders.move(session, order, OrderState.PAID, "gateway", detail, paid_at=now(), paid_late=late):
+    if orders.move(session, order, OrderState.PAID, actor, detail, paid_at=now(), paid_late=late):
         session.add(Delivery(order_id=order.id))
         enqueue(session, OutboxKind.MAIL_RECEIPT, order_id=order.id)
 
 
-def _pay_late(session: Session, order: Order) -> None:
+def _pay_late(session: Session, order: Order, actor: str) -> None:
     """The reservation ran out before the money came: fine if everything is still there."""
     try:
         with session.begin_nested():
@@ -256,14 +314,14 @@ def _pay_late(session: Session, order: Order) -> None:
             orders.take_stock(session, order)
     except orders.SoldOut:
         session.refresh(order)
-        _review(session, order, AttentionKind.PAID_SOLD_OUT)
+        _review(session, order, AttentionKind.PAID_SOLD_OUT, actor)
     else:
-        _pay(session, order, late=True)
+        _pay(session, order, actor, late=True)
 
 
-def _review(session: Session, order: Order, kind: AttentionKind) -> None:
+def _review(session: Session, order: Order, kind: AttentionKind, actor: str) -> None:
     """The money is here and the goods are not held: a person must decide."""
-    if orders.move(session, order, OrderState.NEEDS_REVIEW, "gateway", str(kind.value), paid_at=now()):
+    if orders.move(session, order, OrderState.NEEDS_REVIEW, actor, str(kind.value), paid_at=now()):
         attend(session, kind, order.number, "", order.id)
 
 
@@ -273,3 +331,65 @@ def mask(body: bytes) -> str:
     text = re.sub(r'("secret"\s*:\s*)("(?:[^"\\]|\\.)*"?|[^,}\]]*)', r'\1"…"', text)
     text = re.sub(r"[0-9a-fA-F]{8}-?(?:[0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12}", "…", text)
     return text[:500]
+
+
+# --- When no callback comes ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What is known here of invoices that the gateway's account shows as paid."""
+
+    unpaid: list[Order] = field(default_factory=list)
+    """Nothing was paid for these as far as the shop knows: a person may confirm them."""
+    paid: list[Order] = field(default_factory=list)
+    unknown: list[str] = field(default_factory=list)
+    """Ids of no invoice of this shop's."""
+
+
+def compare(gateway_ids: Iterable[str]) -> Comparison:
+    """Hold invoice ids from the gateway's account against the shop's books; blanks and repeated ids are left out."""
+    result = Comparison()
+    wanted = list(dict.fromkeys(text for one in gateway_ids if (text := one.strip())))
+    for start in range(0, len(wanted), 500):  # a statement takes only so many parameters
+        chunk = wanted[start : start + 500]
+        ours = select(Order).join(Order.invoice).where(Invoice.gateway_id.in_(chunk))
+        ours = ours.options(contains_eager(Order.invoice).defer(Invoice.qr), selectinload(Order.payments))
+        found = {order.invoice.gateway_id: order for order in db.session.scalars(ours) if order.invoice}
+        for gateway_id in chunk:
+            if (order := found.get(gateway_id)) is None:
+                result.unknown.append(gateway_id)
+            else:
+                (result.paid if order.payments else result.unpaid).append(order)
+    return result
+
+
+def confirm_by_hand(gateway_id: str, staff_id: int, note: str) -> bool:
+    """T3 without a callback: a person saw the payment in the gateway's account, and stands for it with their name.
+
+    It goes by an invoice of ours. A callback that matched none leads to no payment here either. The first callback
+    that still arrives for the order is taken for this payment's own (see `accept_callback`).
+
+    Args:
+        gateway_id: the invoice's id, as the gateway's account shows it.
+        staff_id: who confirms. That it is really they is for the caller to check.
+        note: what they saw, and where; 500 characters are kept.
+
+    Returns:
+        False if there is nothing to confirm: no invoice of ours, or a payment of its order is known already.
+
+    Raises:
+        ValueError: no note, or nobody of the staff. Nothing was written.
+    """
+    if not note.strip():
+        raise ValueError("a confirmation by hand needs a note")
+    with write() as session:
+        if session.scalar(select(Staff.id).filter_by(id=staff_id, active=True)) is None:
+            raise ValueError("only a member of the staff can confirm a payment")
+        order = _lock_by_invoice(session, Invoice.gateway_id == gateway_id.strip())
+        if order is None or order.payments:
+            return False
+        payment = Payment(session_id="", source=PaymentSource.MANUAL, staff_id=staff_id, note=note.strip()[:500])
+        _settle(session, order, payment, f"staff:{staff_id}")
+    log.info("order %s was confirmed by hand, by staff %d", order.number, staff_id)
+    return True

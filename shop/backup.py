@@ -1,0 +1,120 @@
+"""`flask --app app backup FILE`: a copy of the whole database as it was at one moment, while the shop goes on.
+
+It holds everything but the keys: those of the gateway and of the cookies are settings, and of the gateway's secrets
+only digests are stored. It holds customers' addresses, so its owner alone may read it.
+"""
+
+import errno
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL
+
+from shop.db import db, engine, sqlite_library
+
+STEP = 1000  # pages that SQLite copies between two signs of progress: 4 MB
+
+
+class Failed(Exception):
+    """There is no backup. The text says why, in English."""
+
+
+@contextmanager
+def new_file(target: Path) -> Iterator[Path]:
+    """A file beside `target`, readable by its owner alone. It takes that name when the block has ended well.
+
+    Raises:
+        OSError: `target` exists already (nothing is ever overwritten), or its folder cannot be written to.
+    """
+    _refuse_existing(target)
+    number, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
+    os.close(number)
+    part = Path(name)
+    try:
+        yield part
+        _refuse_existing(target)
+        part.rename(target)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _refuse_existing(target: Path) -> None:
+    if os.path.lexists(target):
+        raise FileExistsError(errno.EEXIST, "it exists already, and nothing is overwritten", str(target))
+
+
+def save(target: Path, progress: Callable[[int, int], None]) -> str:
+    """Write a backup.
+
+    Args:
+        target: the file to make.
+        progress: is told how much is done, and how much there is in all.
+
+    Returns:
+        How to restore it, in English.
+
+    Raises:
+        Failed, OSError: there is no new file.
+    """
+    with new_file(target) as part:
+        if engine().dialect.name == "sqlite":
+            _copy_sqlite(part, progress)
+        else:
+            _dump_postgresql(part)
+            progress(1, 1)
+    if engine().dialect.name == "sqlite":
+        there = Path(str(engine().url.database)).absolute()
+        return (
+            f"To restore: stop the shop; move {there} away, and {there.name}-wal and {there.name}-shm with it, which "
+            f"would spoil the copy; copy {target} there; start the shop."
+        )
+    return (
+        f"To restore: stop the shop; pg_restore --clean --if-exists --no-owner --exit-on-error --single-transaction "
+        f"--dbname=… {target}; start the shop."
+    )
+
+
+def _copy_sqlite(part: Path, progress: Callable[[int, int], None]) -> None:
+    """Copy page by page, and see whether the copy is sound."""
+    library = sqlite_library()
+    with closing(db.engine.raw_connection()) as pooled, closing(library.connect(part)) as copy:
+        source: Any = pooled.driver_connection
+        # One reading transaction around all steps: with the write-ahead log others write on meanwhile and the copy
+        # stays at this moment. Step by step without it, each foreign write would make SQLite begin anew.
+        source.execute("BEGIN")
+        try:
+            source.execute("SELECT 1 FROM sqlite_master").fetchone()
+            source.backup(copy, pages=STEP, progress=lambda _, left, total: progress(total - left, total))
+        except library.Error as error:
+            raise Failed(f"SQLite could not copy the database: {error}") from None
+        finally:
+            source.execute("ROLLBACK")
+        copy.execute("PRAGMA journal_mode = DELETE")  # one file, that can be read where nothing can be written
+        said = copy.execute("PRAGMA integrity_check").fetchone()[0]
+        if said != "ok":
+            raise Failed(f"the database is damaged, and so would be the copy: {said}")
+
+
+def _dump_postgresql(part: Path) -> None:
+    """Let pg_dump write it. The password goes by the environment: everybody can read a process's arguments."""
+    program = shutil.which("pg_dump")
+    if program is None:
+        raise Failed(
+            "pg_dump is not on this machine. Install PostgreSQL's client programs (postgresql-client on Debian and "
+            "Ubuntu), in the server's version or a newer one"
+        )
+    ours = engine().url
+    password = ours.password or ours.query.get("password")
+    environment = os.environ | ({"PGPASSWORD": str(password)} if password else {})
+    url = URL.create("postgresql", ours.username, None, ours.host, ours.port, ours.database, ours.query)
+    address = url.difference_update_query(["password"]).render_as_string()
+    command = [program, "--format=custom", "--no-password", f"--file={part}", f"--dbname={address}"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise Failed(f"pg_dump failed: {done.stderr.strip() or done.returncode}")

@@ -1,0 +1,283 @@
+"""CSV out and in: all orders for the accountant, products from a spreadsheet."""
+
+import csv
+import re
+from collections.abc import Callable, Iterable, Iterator
+from datetime import date, datetime, time, timedelta
+from io import StringIO
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from flask import current_app
+from sqlalchemy import ColumnElement, func, select
+from sqlalchemy.orm import Session, defer, joinedload, selectinload
+from werkzeug.security import safe_join
+
+from models import Category, Invoice, LineKind, Order, Payment, Product, Refund, StockMovement, StockReason, Texts
+from shop.catalogue import searchable
+from shop.db import list_session, write
+from shop.money import to_decimal, to_minor
+
+BOM = "\ufeff"
+"""Begins a file for people: without it Excel reads UTF-8 as something else, and Arabic as noise."""
+CHUNK = 500
+
+# --- Orders out ------------------------------------------------------------------------------------------------------
+
+HEADINGS = (
+    *("order", "state", "placed_at", "paid_at", "paid_late"),
+    *("goods", "delivery_charge", "total", "tax", "paid", "refunded", "currency"),
+    *("items", "delivery", "delivery_state", "tracking", "invoice_id"),
+    *("name", "email", "phone", "address", "city", "region", "postcode", "country", "note"),
+)
+# What a spreadsheet takes for a formula, behind whatever it may skip; and what could end the cell.
+_RISKY = re.compile(r"[\s\x00-\x1f\u200b-\u200f\u202a-\u202e\ufeff]*[=+\-@＝＋－＠]|\s*[\t\r\n]")
+
+
+def count_orders(since: date | None, until: date | None) -> int:
+    """How many lines `export_orders` gives after its headings."""
+    with list_session() as session:
+        return session.scalar(select(func.count()).select_from(Order).where(*_placed(since, until))) or 0
+
+
+def export_orders(since: date | None, until: date | None) -> Iterator[str]:
+    """Orders as CSV, a line at a time: headings, then the oldest order first.
+
+    Amounts are decimals with the currency beside them, times ISO 8601 in UTC. Nothing that opens an order is among it.
+
+    Args:
+        since: the first day on which they were placed, in `SHOP_TIMEZONE`; None for all.
+        until: the last day.
+    """
+    yield _line(HEADINGS)
+    paid = select(func.sum(Payment.amount)).where(Payment.order_id == Order.id).scalar_subquery()
+    refunds = select(func.sum(Refund.amount)).join(Payment, Payment.id == Refund.payment_id)
+    refunded = refunds.where(Payment.order_id == Order.id).scalar_subquery()
+    # State and money in one statement, so that they are of the same moment. Lines never change.
+    wanted = select(Order, func.coalesce(paid, 0), func.coalesce(refunded, 0)).where(*_placed(since, until))
+    together = (joinedload(Order.invoice).options(defer(Invoice.qr)), joinedload(Order.delivery))
+    wanted = wanted.options(*together, selectinload(Order.lines)).order_by(Order.id).limit(CHUNK)
+    found, last = None, 0
+    while found is None or len(found) == CHUNK:
+        with list_session() as session:  # for each chunk anew: one long read would keep SQLite's log from being cleared
+            found = session.execute(wanted.where(Order.id > last)).all()
+        for order, received, sent_back in found:
+            yield _line(map(harmless, _cells(order, received, sent_back)))
+            last = order.id
+
+
+def harmless(cell: str) -> str:
+    """A cell that no spreadsheet runs as a formula: one that could be begins with an apostrophe."""
+    return f"'{cell}" if _RISKY.match(cell) else cell
+
+
+def _placed(since: date | None, until: date | None) -> Iterator[ColumnElement[bool]]:
+    zone = ZoneInfo(current_app.config["SHOP_TIMEZONE"])
+    if since:
+        yield Order.placed_at >= datetime.combine(since, time.min, zone)
+    if until:
+        yield Order.placed_at < datetime.combine(until + timedelta(days=1), time.min, zone)
+
+
+def _cells(order: Order, paid: int, refunded: int) -> list[str]:
+    language = current_app.config["SHOP_LOCALES"][0]
+    items = [line for line in order.lines if line.kind is not LineKind.DELIVERY]
+    way = [line for line in order.lines if line.kind is LineKind.DELIVERY]
+    sums = sum(line.amount for line in items), sum(line.amount for line in way), order.total, order.tax, paid, refunded
+    sent = order.delivery
+    contact = (order.name, order.email, order.phone, order.address, order.city, order.region, order.postcode)
+    return [
+        *(order.number, order.state.value, _iso(order.placed_at), _iso(order.paid_at)),
+        "yes" if order.paid_late else "no",
+        *(f"{to_decimal(minor, order.currency):f}" for minor in sums),
+        order.currency,
+        "; ".join(f"{line.quantity} × {_text(line.name, language)}" for line in items),
+        "; ".join(_text(line.name, language) for line in way),
+        *((sent.state.value, sent.tracking) if sent else ("", "")),
+        order.invoice.gateway_id if order.invoice else "",
+        *(*contact, order.country, order.note),
+    ]
+
+
+def _text(texts: Texts, language: str) -> str:
+    return texts.get(language) or next(iter(texts.values()), "")
+
+
+def _iso(at: datetime | None) -> str:
+    return f"{at:%Y-%m-%dT%H:%M:%SZ}" if at else ""
+
+
+def _line(cells: Iterable[str]) -> str:
+    line = StringIO()
+    csv.writer(line).writerow(cells)
+    return line.getvalue()
+
+
+# --- Products in -----------------------------------------------------------------------------------------------------
+
+TEXTS = ("name", "subtitle", "description", "label")
+"""Columns that come once for each language: `name_en`, `name_ar`, …"""
+
+
+class BadRows(Exception):
+    """A file that cannot be imported. Nothing was written; `args` are all its faults, in English, with their lines."""
+
+
+def import_products(text: str) -> tuple[int, int]:
+    """Create and update products from CSV, by their slug: all of the rows, or none.
+
+    Columns: `slug`, `category` (its slug), `price` (`12.50`), `stock` (units for sale from now on; the ledger books the
+    difference as intake, so the same file twice changes nothing), `image` (a path in `static/`), `active` (yes or no),
+    `name_en` and so on (see `TEXTS`), and `category_en` and so on for a category that is new. A new product needs
+    category, price, image, and a name in the shop's first language. Apart from that, an empty cell or a column that is
+    left out leaves what is there.
+
+    Returns:
+        How many products were created, and how many were there before.
+
+    Raises:
+        BadRows: with all faults.
+    """
+    rows = _read(text)
+    faults: list[str] = []
+    stock: list[tuple[Product, int]] = []
+    seen: set[str] = set()
+    with write() as session:
+        categories = {one.slug: one for one in session.scalars(select(Category))}
+        known = _lock_products(session, [cells["slug"] for _, cells in rows])
+        position = session.scalar(select(func.max(Product.position))) or 0
+        for line, cells in rows:
+            product = known.get(cells["slug"])
+            values, wrong = _values(cells, categories, new=product is None)
+            wrong += ["slug: an earlier line has it, too"] if cells["slug"] in seen else []
+            seen.add(cells["slug"])
+            faults += [f"line {line}: {one}" for one in wrong]
+            if faults:
+                continue  # from here on, rows are only checked
+            if product is None:
+                position += 1
+                product = Product(stock=0, position=position, subtitle={}, description={})
+                session.add(product)
+            stock.append((product, values.pop("stock", product.stock)))
+            for name, value in values.items():
+                setattr(product, name, (getattr(product, name) or {}) | value if name in TEXTS else value)
+            product.search = searchable(product.name, product.subtitle, product.description, product.category.name)
+        if faults:
+            raise BadRows(*faults)
+        session.flush()
+        for product, units in stock:
+            if units != product.stock:
+                booked = StockMovement(product_id=product.id, quantity=units - product.stock, reason=StockReason.INTAKE)
+                session.add(booked)
+                product.stock = units
+    return len(rows) - len(known), len(known)
+
+
+def _read(text: str) -> list[tuple[int, dict[str, str]]]:
+    """The rows that are not empty: the line that each begins on, and its cells by column; under "" what is too much."""
+    languages = current_app.config["SHOP_LOCALES"]
+    columns = ["slug", "category", "price", "stock", "image", "active"]
+    columns += [f"{name}_{language}" for name in (*TEXTS, "category") for language in languages]
+    text = text.removeprefix(BOM)
+    if "\0" in text:
+        raise BadRows("this is no CSV file")
+    # Where decimals are written with a comma, spreadsheets put semicolons between the cells.
+    separator = ";" if ";" in text.partition("\n")[0] else ","
+    reader = csv.reader(StringIO(text, newline=""), delimiter=separator, strict=True)
+    rows = []
+    try:
+        names = [name.strip() for name in next(reader, [])]
+        if "slug" not in names or len(set(names)) < len(names) or not set(names) <= set(columns):
+            raise BadRows(f"line 1: name the columns here, each once, slug among them. There are {', '.join(columns)}")
+        line = reader.line_num + 1
+        for row in reader:
+            cells = dict.fromkeys(columns, "") | dict(zip(names, map(str.strip, row), strict=False))
+            cells[""] = "".join(row[len(names) :]).strip()
+            if any(cells.values()):
+                rows.append((line, cells))
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise BadRows(f"line {reader.line_num}: {error}") from None
+    return rows
+
+
+def _lock_products(session: Session, slugs: list[str]) -> dict[str, Product]:
+    """Those of the products that there are, locked in the order of their ids, as everywhere."""
+    ids: list[int] = []
+    for start in range(0, len(slugs), CHUNK):
+        ids += session.scalars(select(Product.id).where(Product.slug.in_(slugs[start : start + CHUNK])))
+    ids.sort()
+    found: dict[str, Product] = {}
+    for start in range(0, len(ids), CHUNK):
+        chunk = select(Product).where(Product.id.in_(ids[start : start + CHUNK])).order_by(Product.id)
+        chunk = chunk.options(joinedload(Product.category, innerjoin=True)).with_for_update(of=Product)
+        found |= {one.slug: one for one in session.scalars(chunk)}
+    return found
+
+
+def _values(cells: dict[str, str], categories: dict[str, Category], *, new: bool) -> tuple[dict[str, Any], list[str]]:
+    """What a row says, as a product has it, and what is wrong with the row."""
+    languages = current_app.config["SHOP_LOCALES"]
+
+    def texts(name: str) -> Texts:
+        return {language: cells[f"{name}_{language}"] for language in languages if cells[f"{name}_{language}"]}
+
+    def category(slug: str) -> Category:
+        if slug not in categories and texts("category"):
+            categories[slug] = Category(slug=_slug(slug), name=texts("category"), position=len(categories))
+        if slug not in categories:
+            known = ", ".join(categories) or "none yet"
+            raise ValueError(f"there is {known}; a new one needs its name in category_{languages[0]}")
+        return categories[slug]
+
+    readers: dict[str, Callable[[str], Any]] = {
+        "slug": _slug,
+        "category": category,
+        "price": _price,
+        "stock": _units,
+        "image": _image,
+        "active": _yes_or_no,
+    }
+    values: dict[str, Any] = {name: texts(name) for name in TEXTS if texts(name)}
+    needed = {"slug", "category", "price", "image", f"name_{languages[0]}"} if new else {"slug"}
+    wrong = [f"{column}: it is missing, and the product is new" for column in needed if not cells[column]]
+    wrong += ["there are more cells than columns"] if cells[""] else []
+    for column, read in readers.items():
+        try:
+            if cells[column]:
+                values[column] = read(cells[column])
+        except ValueError as error:
+            wrong.append(f"{column}: {error}")
+    return values, sorted(wrong)
+
+
+def _slug(text: str) -> str:
+    if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", text) or len(text) > 80:
+        raise ValueError("write small letters, digits and single hyphens, such as brass-dallah")
+    return text
+
+
+def _price(text: str) -> int:
+    if not (minor := to_minor(text, current_app.config["SHOP_CURRENCY"])):
+        raise ValueError("nothing is sold for nothing")
+    return minor
+
+
+def _units(text: str) -> int:
+    if not text.isdecimal() or len(text) > 7:
+        raise ValueError("write a whole number from 0 to 9999999")
+    return int(text)
+
+
+def _image(text: str) -> str:
+    file = safe_join(str(current_app.static_folder), text)
+    if len(text) > 200 or file is None or not Path(file).is_file():
+        raise ValueError("there is no such file in static/")
+    return text
+
+
+def _yes_or_no(text: str) -> bool:
+    if text not in ("yes", "no"):
+        raise ValueError("write yes or no")
+    return text == "yes"

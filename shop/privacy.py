@@ -1,0 +1,113 @@
+"""What is forgotten: contact data of customers who ask for it and of orders that nobody paid, and old baskets.
+
+Only who ordered goes. The books stay whole: order number, lines, totals, payments, deliveries and events are as they
+were. But an expired order is cancelled for good: money that comes all the same then reaches a person, instead of
+starting a delivery to nobody. E-mails that were sent, backups and logs are beyond reach.
+"""
+
+from collections.abc import Sequence
+from contextlib import closing
+from datetime import timedelta
+
+from sqlalchemy import delete, exists, func, or_, select, update
+from sqlalchemy.orm import Session
+
+from models import (
+    Attention,
+    AttentionKind,
+    Basket,
+    BasketItem,
+    DeliveryState,
+    Order,
+    OrderNote,
+    OrderState,
+    OutboxKind,
+    OutboxMessage,
+    now,
+)
+from shop import orders
+from shop.db import db, engine, write
+
+CONTACT = ("name", "email", "phone", "address", "city", "region", "postcode", "country", "note", "network")
+UNPAID_KEPT = timedelta(days=30)
+"""From the end of the reservation: who may still come back, or has paid and is not confirmed, is not forgotten."""
+BASKETS_KEPT = timedelta(days=90)
+CHUNK = 1000  # orders at a time, so that mails and reservations have their turn; baskets a transaction
+
+_NEVER_PAID = (OrderState.EXPIRED, OrderState.CANCELLED)
+
+
+def forget(email: str) -> tuple[list[Order], list[Order]]:
+    """Clear the contact data of a customer's orders. E-mails that are still queued are not sent any more.
+
+    Orders that wait for a payment, a person or their delivery are left until that is done: they need the address.
+
+    Args:
+        email: as the customer wrote it, in whatever case.
+
+    Returns:
+        The orders that were cleared, and those that were left.
+    """
+    cleared: list[Order] = []
+    left: list[Order] = []
+    theirs = select(Order.id).where(func.lower(Order.email) == email.strip().lower()).order_by(Order.id)
+    for order_id in db.session.scalars(theirs).all():
+        with write() as session:  # one each, so that no customer at the checkout waits long
+            order = orders.lock(session, order_id)
+            if not is_over(order):
+                left.append(order)
+                continue
+            _clear(session, order, "shop")
+            cleared.append(order)
+    if engine().dialect.name == "sqlite":
+        # Its write-ahead log would hold the old pages for a while.
+        with closing(engine().raw_connection()) as raw:
+            raw.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    return cleared, left
+
+
+def is_over(order: Order) -> bool:
+    """Whether nobody needs the customer's address any more."""
+    delivered = order.delivery is not None and order.delivery.state is DeliveryState.DELIVERED
+    return order.state in (*_NEVER_PAID, OrderState.REFUNDED) or (order.state is OrderState.PAID and delivered)
+
+
+def tidy() -> None:
+    """For the worker, now and then: forget who never paid, and delete baskets that nobody touched for long."""
+    due = (
+        Order.state.in_(_NEVER_PAID),
+        Order.reserved_until <= now() - UNPAID_KEPT,
+        or_(*(getattr(Order, name) != "" for name in CONTACT)),
+    )
+    for order_id in db.session.scalars(select(Order.id).where(*due).order_by(Order.id).limit(CHUNK)).all():
+        with write() as session:
+            order = orders.lock(session, order_id)
+            if order.state in _NEVER_PAID:  # not if it was paid or resumed a moment ago
+                _clear(session, order, "worker")
+    while _delete_old_baskets() == CHUNK:
+        pass
+
+
+def _clear(session: Session, order: Order, actor: str) -> None:
+    if order.state is OrderState.EXPIRED:
+        orders.move(session, order, OrderState.CANCELLED, actor, "contact data cleared")
+    for name in CONTACT:
+        setattr(order, name, "")
+    order.basket_id = order.basket_version = None
+    session.execute(update(OrderNote).where(OrderNote.order_id == order.id).values(text=""))
+    # A mail server's complaint, kept with the message and put before a person, repeats the address.
+    keys = [f"{kind.value}:{order.id}" for kind in (OutboxKind.MAIL_PAY_HERE, OutboxKind.MAIL_RECEIPT)]
+    session.execute(update(OutboxMessage).where(OutboxMessage.key.in_(keys)).values(error=""))
+    told = update(Attention).filter_by(order_id=order.id, kind=AttentionKind.OUTBOX_STUCK)
+    session.execute(told.values(detail=""))
+
+
+def _delete_old_baskets() -> int:
+    of_an_order = exists().where(Order.basket_id == Basket.id)
+    old = select(Basket.id).where(Basket.updated_at <= now() - BASKETS_KEPT, ~of_an_order).limit(CHUNK)
+    with write() as session:
+        # The lock keeps away a customer who comes back this moment; skipped is who was faster.
+        ids: Sequence[int] = session.scalars(old.with_for_update(skip_locked=True)).all()
+        session.execute(delete(BasketItem).where(BasketItem.basket_id.in_(ids)))
+        session.execute(delete(Basket).where(Basket.id.in_(ids)))
+        return len(ids)
