@@ -29,7 +29,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, NoReturn
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -289,9 +289,9 @@ def parse_invoice(content: bytes, payment_origins: Collection[str]) -> Invoice:
     if not isinstance(data, dict):
         raise BadReply("`data` is missing")
     invoice_id, url, secret = (_reply_text(data, name) for name in ("invoiceId", "url", "secret"))
-    check_payment_url(url, payment_origins)
-    if secret in url:
+    if secret.lower() in unquote(url).lower():  # looked at first: what is said about a wrong address names its host
         raise BadReply("`url` contains the secret, so its reader could confirm the payment")
+    check_payment_url(url, payment_origins)
     return Invoice(id=invoice_id, url=url, secret=secret, qr=read_qr(data.get("QR")))
 
 

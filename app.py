@@ -1,5 +1,6 @@
 """The shop. `create_app()` reads like a contents page: start here, then follow the money in shop/views/checkout.py."""
 
+import hashlib
 from collections.abc import Mapping
 from datetime import timedelta
 from urllib.parse import urlsplit
@@ -13,6 +14,7 @@ from whitenoise import WhiteNoise
 import amwal
 from shop import cli, config, views
 from shop.db import db, init_db
+from shop.logs import init_logs
 from shop.payments import Gateway
 from shop.security import HEADERS, init_security
 from shop.views.errors import init_errors
@@ -31,6 +33,7 @@ def create_app(settings: Mapping[str, str] | None = None) -> Flask:
     """
     app = Flask(__name__)
     app.config.from_mapping(config.load(settings))
+    init_logs(app)
     init_cookies(app)
     init_db(app)
     Migrate(app, db, directory=str(config.ROOT / "migrations"))
@@ -49,10 +52,13 @@ def create_app(settings: Mapping[str, str] | None = None) -> Flask:
 def init_cookies(app: Flask) -> None:
     """Cookie names carry app and port: browsers keep cookies by host, and two shops on one host must not mix."""
     public = urlsplit(app.config["PUBLIC_URL"])
-    name = f"dukkan_{public.port or public.scheme}"
+    secure = public.scheme == "https"
+    # With __Host- browsers take the cookie from this very host alone: a neighbour on a subdomain cannot set it.
+    name = f"{'__Host-' if secure else ''}dukkan_{public.port or public.scheme}"
+    app.session_interface.digest_method = hashlib.sha256  # type: ignore[attr-defined]  # Flask's own choice is SHA-1
     app.config.update(
         SESSION_COOKIE_NAME=name,
-        SESSION_COOKIE_SECURE=public.scheme == "https",
+        SESSION_COOKIE_SECURE=secure,
         SESSION_COOKIE_HTTPONLY=True,
         SESSION_COOKIE_SAMESITE="Lax",  # not Strict: whoever comes back from the payment page still has the basket
         PERMANENT_SESSION_LIFETIME=timedelta(days=30),

@@ -1,8 +1,8 @@
 """`flask --app app doctor`: what is wrong with a shop's configuration, and how to mend it.
 
-`CHECKS` at the end names the checks in their order. They leave two traces: the callback that is tried out stays in the
-inbox, and the test invoice in the gateway's account. What other programs say (gateway, mail server, database) could
-repeat a secret: only `Case.quote` lets it into a line.
+`CHECKS` at the end names the checks in their order. They leave traces: the callback that is tried out stays in the
+inbox, and the test invoice in the log of our requests and in the gateway's account. What other programs say (gateway,
+mail server, database) could repeat a secret: only `Case.quote` lets it into a line.
 """
 
 import ipaddress
@@ -11,24 +11,25 @@ import re
 import smtplib
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC
+from datetime import UTC, datetime
 from decimal import Decimal
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import unquote, urljoin, urlsplit
+from urllib.parse import urljoin, urlsplit
 from uuid import uuid4
 
 import requests
 from alembic.migration import MigrationContext
 from flask import current_app
-from sqlalchemy import make_url, select
+from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
 import amwal
 from models import Attention, AttentionKind, CallbackAttempt, Heartbeat, now
-from shop import health, security
+from shop import health, payments, security
 from shop.db import db, engine, sqlite_library, write
 from shop.mail import mail_server
 
@@ -73,12 +74,9 @@ class Case:
 
     def quote(self, said: object, *more_secrets: str) -> str:
         """What another program said, short and printable; nothing of it if it repeats a secret."""
-        config, text = self.config, str(said)
-        passwords = make_url(config["DATABASE_URL"]).password, urlsplit(config["MAIL_URL"]).password
-        keys = config["AMWAL_API_KEY"], config["SECRET_KEY"], *config["SECRET_KEY_FALLBACKS"]
-        known = {form for secret in (*passwords, *keys, *more_secrets) if secret for form in (secret, unquote(secret))}
-        if any(secret[:8] in text for secret in known):  # its beginning: the text may end in the midst of it
-            return "(not shown: it repeats a secret)"
+        text = str(said)
+        if security.repeats_a_secret(self.config, text, *more_secrets):
+            return security.NOT_SHOWN
         return re.sub(r"[^ -~]", "?", text.strip().partition("\n")[0])[:160]
 
 
@@ -94,6 +92,10 @@ def check_settings(case: Case) -> Iterator[Finding]:
     if not case.config["SHOP_CONTACT"]:
         text = "SHOP_CONTACT is empty: customers cannot reach you"
         yield Finding("warn", text, "set it to an e-mail address or a phone number")
+    if case.config["PUBLIC_URL"].startswith("https:") and not case.config["TRUSTED_PROXIES"]:
+        text = "TRUSTED_PROXIES is 0: if a proxy does the https, all customers share its address, and so the limit of "
+        text += "unpaid orders for each address"
+        yield Finding("warn", text, "set it to the number of proxies that stand before the shop")
     could_be_sandbox = not case.gateway.status and is_local(case.config["AMWAL_PROJECT_URL"])
     if case.config["DEMO"] and (case.is_sandbox or could_be_sandbox):
         yield Finding("warn", "DEMO is on, for demonstrations only", "set DEMO=off before you sell anything")
@@ -243,7 +245,7 @@ def check_api_key(case: Case) -> Iterator[Finding]:
         text += "moves unless somebody does. It stays listed in your account, as no call exists to cancel it"
         yield Finding("note", text)
     client: amwal.Client = current_app.extensions["amwal"].client
-    here, reply = case.config["PUBLIC_URL"], b""
+    here, reply, started = case.config["PUBLIC_URL"], b"", now()
     words = {"header": "Test of the shop's settings", "description": "Nobody needs to pay this."}
     try:
         reply = client.put_invoice(amount=Decimal(1), **words, success_url=here, cancel_url=here)
@@ -251,8 +253,17 @@ def check_api_key(case: Case) -> Iterator[Finding]:
     except amwal.AmwalError as error:
         yield Finding("FAIL", case.quote(error), MENDS[type(error)])
     else:
+        log_success(started)
         yield Finding("ok", f"accepted: invoice {case.quote(invoice.id, invoice.secret)} was created")
     yield from compare(case, reply)
+
+
+def log_success(started: datetime) -> None:
+    """Put it into the log of our requests, which opens a checkout that was closed. The database may be missing."""
+    file, milliseconds = sqlite_file(), round((now() - started).total_seconds() * 1000)
+    with suppress(SQLAlchemyError):
+        if not file or file.exists():
+            payments.log_call(started, milliseconds, "ok", "a test by the doctor")
 
 
 DOCUMENTED = {
@@ -319,6 +330,8 @@ def check_callback(case: Case) -> Iterator[Finding]:
         take_back(before)
     if answer.status == 404 and arrived:
         yield Finding("ok", f"{url} leads here; your project's settings at the gateway must name it")
+    elif answer.status == 429 and "too_many" in answer.text:
+        yield Finding("warn", f"{url} is being flooded with wrong secrets", "try again later; payments still get in")
     elif answer.status == 404 and "unknown_secret" in answer.text:
         mend = "give the shop and this command the same PUBLIC_URL and DATABASE_URL"
         yield Finding("FAIL", f"{url} leads to another shop, or one with another database", mend)

@@ -4,7 +4,8 @@ Second stop on the money's way. Everything here runs inside one `write()` transa
 committed before the gateway hears of it.
 """
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import Any, cast
@@ -13,7 +14,7 @@ from flask import current_app
 from flask_babel import LazyString
 from flask_babel import lazy_gettext as _
 from itsdangerous import BadSignature, URLSafeSerializer
-from sqlalchemy import CursorResult, select, update
+from sqlalchemy import CursorResult, func, select, update
 from sqlalchemy.orm import Session
 
 from models import (
@@ -38,6 +39,9 @@ from shop.money import contained_tax
 
 class Refusal(Exception):
     """An order that cannot be placed or resumed as asked. Nothing was changed; the text is for the customer."""
+
+    unpaid: Sequence[tuple[str, str]] = ()
+    """Token and number of the customer's own orders that stand in the way."""
 
     def __init__(self, message: LazyString) -> None:
         """Keep what the customer reads."""
@@ -71,6 +75,15 @@ class SoldOut(Refusal):
         super().__init__(_("There is not enough left of %(name)s.", name=name))
 
 
+class TooManyUnpaid(Refusal):
+    """Goods are held in as many unpaid orders as one may have. Holding costs nothing, and could empty the shop."""
+
+    def __init__(self, message: LazyString, own: Sequence[Order]) -> None:
+        """Keep which of these orders are this browser's own, which it can pay or cancel."""
+        super().__init__(message)
+        self.unpaid = [(order.token, order.number) for order in own]
+
+
 # --- What the customer was shown -------------------------------------------------------------------------------------
 
 
@@ -101,13 +114,56 @@ def read_offer(checkout_key: str) -> Offer:
 
 def _signer() -> URLSafeSerializer:
     keys = [*current_app.config["SECRET_KEY_FALLBACKS"], current_app.config["SECRET_KEY"]]
-    return URLSafeSerializer(keys, salt="checkout")
+    return URLSafeSerializer(keys, salt="checkout", signer_kwargs={"digest_method": hashlib.sha256})
+
+
+# --- Who has goods held ----------------------------------------------------------------------------------------------
+
+MOST_BY_BROWSER = 3  # unpaid orders that hold goods at the same time
+MOST_BY_NETWORK = 10
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who wants goods held: the tokens of the orders that a browser placed, and its network's digest, empty if it has
+    none (see `shop.security.network_digest`)."""
+
+    tokens: Sequence[str] = ()
+    network: str = ""
+
+
+NOBODY = Holder()
+"""Goods held for nobody on the web, such as a till's customer: nothing is limited."""
+
+
+def _refuse_too_many(session: Session, holder: Holder) -> None:
+    if holder.network:
+        _take_turns(session, holder.network)
+    unpaid = Order.state.in_([state for state in OrderState if state.holds_stock_unpaid])
+    own = session.scalars(select(Order).where(Order.token.in_(holder.tokens), unpaid).order_by(Order.id)).all()
+    if len(own) >= MOST_BY_BROWSER:
+        text = _("You have %(most)s unpaid orders already. Please pay or cancel one first.", most=MOST_BY_BROWSER)
+        raise TooManyUnpaid(text, own)
+    of_network = select(func.count(Order.id)).where(Order.network == holder.network, unpaid)
+    if holder.network and session.scalars(of_network).one() >= MOST_BY_NETWORK:
+        text = _(
+            "There are %(most)s unpaid orders from your internet connection already. Please pay or cancel one of yours "
+            "first, or come back in a while.",
+            most=MOST_BY_NETWORK,
+        )
+        raise TooManyUnpaid(text, own)
+
+
+def _take_turns(session: Session, network: str) -> None:
+    """Let those of one network in one by one until the transaction ends, or neither would see the other's order."""
+    if session.get_bind().dialect.name == "postgresql":  # SQLite's writers take turns anyway
+        session.execute(select(func.pg_advisory_xact_lock(int(network[:15], 16))))
 
 
 # --- Changing an order -----------------------------------------------------------------------------------------------
 
 
-def place(offer: Offer, contact: Mapping[str, str], delivery: str, locale: str) -> Order:
+def place(offer: Offer, contact: Mapping[str, str], delivery: str, locale: str, holder: Holder = NOBODY) -> Order:
     """T1: turn a basket into an order that holds its stock. Submitted again, it gives the same order back.
 
     Args:
@@ -115,9 +171,10 @@ def place(offer: Offer, contact: Mapping[str, str], delivery: str, locale: str) 
         contact: name, email, address, … as checked by the form.
         delivery: slug of the chosen delivery option.
         locale: language of the customer's e-mails.
+        holder: who has the goods held.
 
     Raises:
-        Refusal: basket or total changed, or too little stock. Nothing was written.
+        Refusal: basket or total changed, too little stock, or too many unpaid orders. Nothing was written.
     """
     with write() as session:
         basket = session.scalar(select(Basket).where(Basket.token == offer.basket).with_for_update())
@@ -135,9 +192,11 @@ def place(offer: Offer, contact: Mapping[str, str], delivery: str, locale: str) 
         charge = option.charge(basket.goods)
         if basket.goods + charge != offer.totals.get(delivery):
             raise TotalChanged
+        _refuse_too_many(session, holder)
         lines = [_product_line(item.product, item.quantity) for item in basket.items]
         lines.append(OrderLine(kind=LineKind.DELIVERY, name=option.name, quantity=1, price=charge))
-        order = _new_order(lines, contact, basket_id=basket.id, basket_version=basket.version, locale=locale)
+        of_basket = {"basket_id": basket.id, "basket_version": basket.version}
+        order = _new_order(lines, contact, locale=locale, network=holder.network, **of_basket)
         session.add(order)
         session.flush()
         session.add(OrderEvent(order_id=order.id, seq=1, kind=EventKind.MOVED, to_state=order.state, actor="customer"))
@@ -152,8 +211,8 @@ def cancel(order_id: int, actor: str) -> bool:
         order = lock(session, order_id)
         if not order.is_cancellable or not move(session, order, OrderState.CANCELLED, actor):
             return False
-        return_stock(session, order)
         session.execute(update(Basket).filter_by(id=order.basket_id).values(open=True, version=Basket.version + 1))
+        return_stock(session, order)
         return True
 
 
@@ -169,19 +228,21 @@ def expire(order_id: int) -> bool:
         return True
 
 
-def resume(order_id: int) -> bool:
+def resume(order_id: int, holder: Holder = NOBODY) -> bool:
     """Hold an expired order's goods again, under the next reservation number; its invoice stays the same.
 
     Raises:
-        SoldOut: if not everything is there any more.
+        Refusal: not everything is there any more, or the holder has too many unpaid orders. Nothing was written.
     """
     with write() as session:
         order = lock(session, order_id)
         if order.state is not OrderState.EXPIRED:
             return False
         back_to = OrderState.AWAITING_PAYMENT if order.invoice else OrderState.PLACED
+        _refuse_too_many(session, holder)
         until = now() + timedelta(minutes=current_app.config["RESERVATION_MINUTES"])
         order.reservation += 1
+        order.network = holder.network
         take_stock(session, order)
         return move(session, order, back_to, "customer", reserved_until=until, held_since=now())
 

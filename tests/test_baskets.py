@@ -14,7 +14,7 @@ from tests.pages import Page
 
 
 @pytest.mark.parametrize(("text", "number"), [("0", 0), ("7", 7), (" 12 ", 12), ("٣", 3), ("１２", 12), ("99", 99)])
-def test_digits_of_any_script_are_digits(text: str, number: int) -> None:
+def test_row_38_digits_of_any_script_are_digits(text: str, number: int) -> None:
     assert parse_quantity(text) == number
 
 
@@ -50,7 +50,9 @@ def test_a_basket_survives_a_restart(app: Flask, client: CheckingClient, new_app
 
 
 @pytest.mark.parametrize("quantity", ["-1", "1.5", "1e9", "1_0", "", "0"])
-def test_a_wrong_quantity_is_a_422_at_the_field_with_what_was_typed(client: CheckingClient, quantity: str) -> None:
+def test_row_38_a_wrong_quantity_is_a_422_at_the_field_with_what_was_typed(
+    client: CheckingClient, quantity: str
+) -> None:
     response = client.post("/basket/items", data={"product": "stoneware-cup", "quantity": quantity})
     assert response.status_code == 422
     inputs = [one for one in Page(response.text).all("input") if one.get("name") == "quantity"]
@@ -95,7 +97,7 @@ def test_fewer_is_always_possible_even_where_fewer_are_left(client: CheckingClie
     assert change(client, "4") == 422
 
 
-def test_a_change_without_token_is_refused_with_the_input_kept(client: CheckingClient) -> None:
+def test_row_45_a_change_without_token_is_refused_with_the_input_kept(client: CheckingClient) -> None:
     client.fill_basket()
     response = client.post(f"/basket/items/{items(client)[0].id}", data={"quantity": "7"})
     assert response.status_code == 400
@@ -119,7 +121,9 @@ def test_nobody_changes_the_basket_of_another(app: Flask, client: CheckingClient
 
 @pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://127.0.0.1:8001", PUBLIC_URL + ".evil"])
 @pytest.mark.parametrize("path", ["/basket/items", "/language"])
-def test_forms_on_shared_pages_are_refused_from_elsewhere(client: CheckingClient, path: str, origin: str) -> None:
+def test_row_45_forms_on_shared_pages_are_refused_from_elsewhere(
+    client: CheckingClient, path: str, origin: str
+) -> None:
     data = {"product": "stoneware-cup", "language": "ar"}
     assert client.post(path, data=data, headers={"Origin": origin}).status_code == 400
     assert client.post(path, data=data, headers={"Origin": PUBLIC_URL}).status_code == 303

@@ -266,6 +266,7 @@ def test_row_15_numbers_for_ids_are_taken_as_text(client: CheckingClient, order:
     assert [payment.session_id for payment in rows(Payment)] == ["42"]
 
 
+@pytest.mark.sqlite
 def test_row_16_a_locked_database_is_a_503_that_writes_nothing_and_the_retry_pays(
     client: CheckingClient, order: OrderFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -133,7 +133,7 @@ def test_a_withdrawn_product_is_not_shown(client: CheckingClient) -> None:
     assert "Stoneware Cup" not in client.get("/").text
 
 
-def test_a_script_in_a_products_name_is_inert(client: CheckingClient) -> None:
+def test_row_47_a_script_in_a_products_name_is_inert(client: CheckingClient) -> None:
     with write() as session:
         product = session.scalars(select(Product).filter_by(slug="stoneware-cup")).one()
         product.name = {"en": "<script>alert(1)</script>"}

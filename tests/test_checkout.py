@@ -49,7 +49,8 @@ def test_the_whole_way_from_basket_to_the_payment_page(client: CheckingClient, g
     assert at_the_gateway.cancel_url == f"{PUBLIC_URL}/orders/{order.token}?returned=cancel"
 
 
-def test_the_secret_is_kept_as_a_digest_only(client: CheckingClient, order: OrderFactory, tmp_path: Any) -> None:
+@pytest.mark.sqlite
+def test_row_53_the_secret_is_kept_as_a_digest_only(client: CheckingClient, order: OrderFactory, tmp_path: Any) -> None:
     waiting = order.awaiting()
     secret = order.callback(waiting)["secret"]
     page = client.get(f"/orders/{waiting.token}?key={waiting.key}").text
@@ -59,7 +60,7 @@ def test_the_secret_is_kept_as_a_digest_only(client: CheckingClient, order: Orde
     assert payments.digest(secret).encode() in stored
 
 
-def test_submitted_again_it_is_the_same_order(client: CheckingClient) -> None:
+def test_row_35_submitted_again_it_is_the_same_order(client: CheckingClient) -> None:
     client.fill_basket()
     form = client.checkout_form()
     places = {client.post("/checkout", data=form).headers["Location"] for _ in range(3)}
@@ -67,7 +68,7 @@ def test_submitted_again_it_is_the_same_order(client: CheckingClient) -> None:
     assert len(rows(Order)) == len(rows(Invoice)) == 1
 
 
-def test_submitted_from_two_tabs_at_once_it_is_one_order(app: Flask, client: CheckingClient) -> None:
+def test_row_35_submitted_from_two_tabs_at_once_it_is_one_order(app: Flask, client: CheckingClient) -> None:
     client.fill_basket()
     form = client.checkout_form()
     cookie = client.get_cookie(app.config["SESSION_COOKIE_NAME"], "127.0.0.1")
@@ -85,7 +86,7 @@ def test_submitted_from_two_tabs_at_once_it_is_one_order(app: Flask, client: Che
     assert len(rows(GatewayCall)) == 1
 
 
-def test_the_last_one_goes_to_one_of_fifty(app: Flask) -> None:
+def test_row_36_the_last_one_goes_to_one_of_fifty(app: Flask) -> None:
     set_stock("finjan-set", 1)
     buyers = [app.test_client() for _ in range(50)]
     forms = []
@@ -107,7 +108,7 @@ def test_the_last_one_goes_to_one_of_fifty(app: Flask) -> None:
     assert "Finjan Set" in loser.get("/basket").text
 
 
-def test_nothing_in_the_form_changes_the_price(client: CheckingClient) -> None:
+def test_row_37_nothing_in_the_form_changes_the_price(client: CheckingClient) -> None:
     client.fill_basket("brass-dallah")
     form = client.checkout_form(price="1", total="1", amount="0.01", currency="IRR", delivery_charge="0", product="x")
     client.post("/checkout", data=form)
@@ -124,7 +125,7 @@ def test_a_forged_checkout_key_shows_the_form_again(client: CheckingClient, key:
     assert not rows(Order)
 
 
-def test_a_changed_price_must_be_confirmed(client: CheckingClient) -> None:
+def test_row_39_a_changed_price_must_be_confirmed(client: CheckingClient) -> None:
     client.fill_basket("brass-dallah")
     form = client.checkout_form()
     with write() as session:
@@ -212,7 +213,7 @@ def test_optional_fields_may_stay_empty_and_all_are_kept(client: CheckingClient)
     )
 
 
-def test_a_missing_token_keeps_the_input(client: CheckingClient) -> None:
+def test_row_45_a_missing_token_keeps_the_input(client: CheckingClient) -> None:
     client.fill_basket()
     form = client.checkout_form()
     del form["csrf_token"]
@@ -224,7 +225,7 @@ def test_a_missing_token_keeps_the_input(client: CheckingClient) -> None:
     assert len(rows(Order)) == 1
 
 
-def test_a_form_sent_by_another_site_is_not_offered_for_repeating(client: CheckingClient) -> None:
+def test_row_45_a_form_sent_by_another_site_is_not_offered_for_repeating(client: CheckingClient) -> None:
     client.fill_basket()
     form = client.checkout_form(csrf_token="stale", name="Mallory")
     response = client.post("/checkout", data=form, headers={"Origin": "https://evil.example"})

@@ -32,7 +32,7 @@ def test_an_address_is_kept_as_browsers_write_it(written: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["AMWAL_PROJECT_URL", "AMWAL_API_KEY", "PUBLIC_URL"])
-def test_a_missing_setting_is_named(name: str) -> None:
+def test_row_58_a_missing_setting_is_named(name: str) -> None:
     with pytest.raises(SettingError, match=rf"{name} is missing\. Set it in \.env or the environment"):
         load(GOOD | {name: "  "})
 
@@ -54,6 +54,9 @@ def test_a_missing_setting_is_named(name: str) -> None:
         ("DATABASE_URL", "mysql://localhost/shop"),
         ("DATABASE_URL", "sqlite://"),
         ("DATABASE_URL", "shop.db"),
+        ("DATABASE_URL", "postgresql+psycopg2://localhost/shop"),
+        ("DATABASE_URL", "postgresql://localhost:port/shop"),
+        ("DATABASE_READ_URL", "postgresql://localhost/shop"),
         ("SHOP_CURRENCY", "EURO"),
         ("SHOP_TIMEZONE", "Mars/Olympus"),
         ("SHOP_ACCENT", "red; }"),
@@ -70,25 +73,25 @@ def test_a_missing_setting_is_named(name: str) -> None:
         ("DEMO", "onn"),
     ],
 )
-def test_a_malformed_setting_is_named(name: str, value: str) -> None:
+def test_row_58_a_malformed_setting_is_named(name: str, value: str) -> None:
     with pytest.raises(SettingError) as caught:
         load(GOOD | {name: value})
     assert name in caught.value.message
     assert "\n" not in caught.value.message
 
 
-def test_a_misspelt_setting_is_named_with_what_was_meant() -> None:
+def test_row_58_a_misspelt_setting_is_named_with_what_was_meant() -> None:
     with pytest.raises(SettingError, match=r"AMWAL_APIKEY is not a setting\. Did you mean AMWAL_API_KEY\?"):
         load(GOOD | {"AMWAL_APIKEY": "key"})
 
 
-def test_a_refused_value_is_not_repeated() -> None:
+def test_row_58_a_refused_value_is_not_repeated() -> None:
     with pytest.raises(SettingError) as caught:
         load(GOOD | {"PUBLIC_URL": "sk-secret-pasted-into-the-wrong-line"})
     assert "sk-secret" not in caught.value.message
 
 
-def test_the_secret_key_is_made_once_and_kept_for_its_owner_alone(
+def test_row_58_the_secret_key_is_made_once_and_kept_for_its_owner_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(config, "INSTANCE", tmp_path / "instance")
@@ -106,7 +109,7 @@ def test_every_setting_is_explained_in_the_example_file() -> None:
 
 
 @pytest.mark.parametrize("changes", [{"AMWAL_API_KEY": ""}, {"AMWAL_PROJECT_URL": "no address"}])
-def test_the_command_line_stops_with_one_line(changes: dict[str, str]) -> None:
+def test_row_58_the_command_line_stops_with_one_line(changes: dict[str, str]) -> None:
     environment = {**os.environ, **GOOD, **changes}
     result = subprocess.run(
         [sys.executable, "-m", "flask", "--app", "app", "worker"],
@@ -121,6 +124,33 @@ def test_the_command_line_stops_with_one_line(changes: dict[str, str]) -> None:
     [line] = result.stderr.strip().splitlines()
     assert next(iter(changes)) in line
     assert "Traceback" not in result.stdout + result.stderr
+
+
+@pytest.mark.parametrize("scheme", ["postgresql", "postgresql+psycopg", "postgres"])
+def test_postgresql_is_spoken_to_by_psycopg_however_its_address_begins(scheme: str) -> None:
+    values = load(GOOD | {"DATABASE_URL": f" {scheme}://u:p%40ss@h:5433/shop?sslmode=require "})
+    assert values["DATABASE_URL"] == "postgresql+psycopg://u:p%40ss@h:5433/shop?sslmode=require"
+    assert values["DATABASE_READ_URL"] == ""
+
+
+def test_without_its_driver_postgresql_stops_the_start_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)  # as if it were not there
+    with pytest.raises(SettingError, match=r"DATABASE_URL .* pip install .*-r requirements-postgres\.txt") as caught:
+        load(GOOD | {"DATABASE_URL": "postgresql://h/shop"})
+    assert "\n" not in caught.value.message
+    assert (config.ROOT / "requirements-postgres.txt").exists()
+
+
+def test_a_replica_is_for_postgresql_alone() -> None:
+    primary = {"DATABASE_URL": "postgresql://h/shop"}
+    read = load(GOOD | primary | {"DATABASE_READ_URL": "postgres://replica/shop"})["DATABASE_READ_URL"]
+    assert read == "postgresql+psycopg://replica/shop"
+    for changes in (
+        {"DATABASE_READ_URL": "postgres://replica/shop"},
+        primary | {"DATABASE_READ_URL": "sqlite:///r.db"},
+    ):
+        with pytest.raises(SettingError, match="DATABASE_READ_URL is for a replica of a PostgreSQL database"):
+            load(GOOD | changes)
 
 
 @pytest.mark.parametrize("value", ["smtp.example.com:587", "SMTPS//u@h", "smtp://h:notaport", "smtp://", "http://h"])

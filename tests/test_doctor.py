@@ -29,7 +29,7 @@ from waitress.server import create_server
 import amwal
 from models import Attention, AttentionKind, CallbackAttempt, CallbackOutcome, Heartbeat, OutboxMessage, now
 from shop import doctor, outbox
-from shop.db import db, journal_mode, sqlite_library, write
+from shop.db import db, engine, journal_mode, sqlite_library, write
 from shop.doctor import Answer, Case
 from tests import test_outbox
 from tests.conftest import API_KEY, OrderFactory, attention, rows, settings_for
@@ -211,12 +211,14 @@ def test_demo_with_a_sandbox_that_is_not_started_is_no_second_failure(new_app: A
 # --- Database, disk, migrations, worker ------------------------------------------------------------------------------
 
 
+@pytest.mark.sqlite
 def test_the_database_line_says_which_journal_is_in_use(app: Flask) -> None:
     [found] = findings(app, doctor.check_database)
     assert (found.level == "ok") == (journal_mode() == "wal")
     assert re.match(r"SQLite 3\.\d+\.\d+ with (write-ahead log|delete journal): ", found.text)
 
 
+@pytest.mark.sqlite
 def test_a_rollback_journal_is_a_warning(new_app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shop.db.journal_mode", lambda: "delete")
     [found] = findings(new_app(), doctor.check_database)
@@ -225,6 +227,7 @@ def test_a_rollback_journal_is_a_warning(new_app: Any, monkeypatch: pytest.Monke
     assert "pysqlite3" in found.mend
 
 
+@pytest.mark.sqlite
 def test_a_database_that_is_not_there_is_not_made(new_app: Any, tmp_path: Path) -> None:
     app = new_app(DATABASE_URL=f"sqlite:///{tmp_path / 'mistyped.db'}")
     code, lines = report(app)
@@ -236,6 +239,7 @@ def test_a_database_that_is_not_there_is_not_made(new_app: Any, tmp_path: Path) 
     assert not (tmp_path / "mistyped.db").exists()
 
 
+@pytest.mark.sqlite
 def test_a_file_that_is_no_database_is_a_failure(new_app: Any, tmp_path: Path) -> None:
     (tmp_path / "other.db").write_bytes(b"something else " * 500)
     _, lines = report(new_app(DATABASE_URL=f"sqlite:///{tmp_path / 'other.db'}"))
@@ -243,6 +247,7 @@ def test_a_file_that_is_no_database_is_a_failure(new_app: Any, tmp_path: Path) -
     assert (level, "file is not a database" in text) == ("FAIL", True)
 
 
+@pytest.mark.sqlite
 def test_a_database_that_is_locked_is_a_failure(new_app: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shop.db.LOCK_TIMEOUT", 0.2)
     app = new_app()
@@ -255,11 +260,10 @@ def test_a_database_that_is_locked_is_a_failure(new_app: Any, tmp_path: Path, mo
     assert (found.level, "locked" in found.text) == ("FAIL", True)
 
 
-def test_a_database_behind_the_program_is_a_failure(shop: Any, tmp_path: Path) -> None:
+def test_a_database_behind_the_program_is_a_failure(shop: Any) -> None:
     app = shop()
-    with sqlite_library().connect(tmp_path / "shop.db") as connection:
-        connection.execute("UPDATE alembic_version SET version_num = '0000'")
-    connection.close()
+    with app.app_context(), engine().begin() as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0000'")
     _, lines = report(app)
     level, text = one("migrations", lines)
     assert level == "FAIL"
@@ -267,13 +271,14 @@ def test_a_database_behind_the_program_is_a_failure(shop: Any, tmp_path: Path) -
     assert text.endswith("run flask --app app db upgrade.")
 
 
+@pytest.mark.sqlite
 def test_a_database_without_tables_is_a_failure(new_app: Any, tmp_path: Path) -> None:
     (tmp_path / "empty.db").touch()
     _, lines = report(new_app(DATABASE_URL=f"sqlite:///{tmp_path / 'empty.db'}"))
     assert one("migrations", lines)[0] == "FAIL"
 
 
-def test_a_worker_that_is_silent_or_was_never_there_is_a_failure(app: Flask) -> None:
+def test_row_67_a_worker_that_is_silent_or_was_never_there_is_a_failure(app: Flask) -> None:
     [never] = findings(app, doctor.check_worker)
     with write() as session:
         session.merge(Heartbeat(name="worker", at=datetime(2026, 3, 1, 12, tzinfo=UTC)))
@@ -312,6 +317,7 @@ def test_the_mount_that_is_nearest_to_a_file_says_what_it_lies_on(path: str, kin
     assert not doctor.file_system(Path(path), "")
 
 
+@pytest.mark.sqlite
 def test_a_database_in_memory_is_a_warning(new_app: Any, tmp_path: Path) -> None:
     memory = Path("/dev/shm")
     if not Path("/proc/mounts").exists() or not memory.is_dir():
@@ -415,7 +421,7 @@ def at_mail_server(new_app: Any, gateway: Any, trusted: Path) -> Callable[[bool,
 # --- The pages that a shop writes itself -----------------------------------------------------------------------------
 
 
-def test_each_page_with_the_samples_text_is_a_warning(
+def test_row_69_each_page_with_the_samples_text_is_a_warning(
     app: Flask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = findings(app, doctor.check_pages)

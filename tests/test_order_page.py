@@ -59,7 +59,7 @@ def test_waiting(buyer: CheckingClient, placed: Any) -> None:
     assert status(buyer, placed) == {"state": "awaiting_payment", "label": "Waiting for payment", "final": False}
 
 
-def test_opening_the_success_url_pays_nothing(buyer: CheckingClient, placed: Any, order: OrderFactory) -> None:
+def test_row_40_opening_the_success_url_pays_nothing(buyer: CheckingClient, placed: Any, order: OrderFactory) -> None:
     page = buyer.get(path(placed, "?returned=success")).text
     assert heading(page) == "Waiting for confirmation"
     assert "needn't pay again" in page.replace("’", "'")
@@ -79,7 +79,7 @@ def test_after_the_return_no_device_asks_to_pay_again(
     assert heading(post(buyer, placed, "reservation")) == "Pay $64.00", "whoever holds it again wants to pay"
 
 
-def test_opening_the_cancel_url_cancels_nothing(buyer: CheckingClient, placed: Any, order: OrderFactory) -> None:
+def test_row_41_opening_the_cancel_url_cancels_nothing(buyer: CheckingClient, placed: Any, order: OrderFactory) -> None:
     page = buyer.get(path(placed, "?returned=cancel")).text
     assert heading(page) == "Pay $64.00"
     assert order.again(placed).state is OrderState.AWAITING_PAYMENT
@@ -134,7 +134,7 @@ def test_refunded(buyer: CheckingClient, placed: Any, order: OrderFactory) -> No
     assert status(buyer, placed)["final"]
 
 
-def test_cancelled_and_back_to_the_basket(buyer: CheckingClient, placed: Any) -> None:
+def test_row_41_cancelled_and_back_to_the_basket(buyer: CheckingClient, placed: Any) -> None:
     page = post(buyer, placed, "cancellation")
     assert heading(page) == "Order cancelled"
     assert "Nothing was charged by us" in page
@@ -174,7 +174,9 @@ def stranger(app: Flask) -> CheckingClient:
     return client
 
 
-def test_the_plain_token_shows_no_personal_data(stranger: CheckingClient, placed: Any, order: OrderFactory) -> None:
+def test_row_42_the_plain_token_shows_no_personal_data(
+    stranger: CheckingClient, placed: Any, order: OrderFactory
+) -> None:
     for _face in range(2):
         page = stranger.get(path(placed)).text
         for private in ("Sara", "Haddad", "Olive Street", "sara@example.com", "Amman", placed.key):
@@ -186,7 +188,9 @@ def test_the_plain_token_shows_no_personal_data(stranger: CheckingClient, placed
 
 
 @pytest.mark.parametrize("what", ["invoice", "cancellation", "reservation", "basket"])
-def test_the_plain_token_changes_nothing(stranger: CheckingClient, placed: Any, order: OrderFactory, what: str) -> None:
+def test_row_42_the_plain_token_changes_nothing(
+    stranger: CheckingClient, placed: Any, order: OrderFactory, what: str
+) -> None:
     token = stranger.csrf_token("/pages/contact") if "csrf_token" in stranger.get("/pages/contact").text else ""
     stranger.fill_basket()
     token = token or stranger.csrf_token("/basket")
@@ -209,7 +213,7 @@ def test_a_wrong_key_opens_nothing(stranger: CheckingClient, placed: Any, key: s
 
 
 @pytest.mark.parametrize("more", ["", "/status", "/qr.png", "/receipt"])
-def test_a_guessed_token_finds_nothing(client: CheckingClient, more: str) -> None:
+def test_row_42_a_guessed_token_finds_nothing(client: CheckingClient, more: str) -> None:
     assert client.get(f"/orders/AAAAAAAAAAAAAAAAAAAAAAAAAAA{more}").status_code == 404
 
 

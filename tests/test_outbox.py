@@ -115,7 +115,7 @@ def test_by_smtp_with_the_same_message_id_at_every_try(new_app: Any, gateway: An
     assert mailbox.received[0].rcpt_tos == ["sara@example.com"]
 
 
-def test_a_failing_handler_is_repeated_later_and_a_person_told_after_five(
+def test_row_20_a_failing_handler_is_repeated_later_and_a_person_told_after_five(
     app: Flask, order: OrderFactory, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     waiting = order.awaiting()
@@ -175,7 +175,7 @@ def test_the_digest_comes_at_most_once_an_hour(app: Flask, order: OrderFactory, 
     assert waiting.number in digests[1].get_content()
 
 
-def test_back_by_success_url_and_no_callback_for_a_quarter_of_an_hour(app: Flask, order: OrderFactory) -> None:
+def test_row_64_back_by_success_url_and_no_callback_for_a_quarter_of_an_hour(app: Flask, order: OrderFactory) -> None:
     waiting = order.awaiting()
     orders.note_return(waiting.id)
     outbox.tick()
@@ -228,7 +228,7 @@ def test_a_fault_in_one_round_does_not_end_the_worker(app: Flask, monkeypatch: p
     assert len(rounds) == 3
 
 
-def test_a_silent_worker_is_told(app: Flask, client: CheckingClient) -> None:
+def test_row_67_a_silent_worker_is_told(app: Flask, client: CheckingClient) -> None:
     with write() as session:
         session.merge(Heartbeat(name="worker", at=now() - timedelta(minutes=3)))
     answer = client.get("/readyz", base_url="http://10.0.0.1")

@@ -1,25 +1,32 @@
 """What guards every request."""
 
+import base64
 import re
+import subprocess
+import sys
+import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 from flask import Flask
+from itsdangerous import TimestampSigner
 from sqlalchemy.exc import OperationalError
 
-from models import CallbackAttempt
+from models import CallbackAttempt, Order
 from shop import baskets
 from shop.security import own_path
-from tests.conftest import CheckingClient, OrderFactory, rows
-from tests.pages import field
+from tests.conftest import PUBLIC_URL, CheckingClient, OrderFactory, rows
+from tests.pages import Page, field
 
+ROOT = Path(__file__).parent.parent
 PAGES = ["/", "/products/brass-dallah", "/basket", "/pages/terms", "/pages/privacy", "/pages/returns", "/nothing"]
 SHARED_FORMS = {"/basket/items", "/language"}
 GATEWAYS = {"/amwal/callback", "/amwal/callback/"}
 
 
 @pytest.mark.parametrize("path", [*PAGES, "/healthz", "/static/css/tokens.css"])
-def test_every_answer_carries_the_headers(client: CheckingClient, path: str) -> None:
+def test_row_47_every_answer_carries_the_headers(client: CheckingClient, path: str) -> None:
     headers = client.get(path).headers
     policy = headers["Content-Security-Policy"]
     assert "default-src 'none'" in policy
@@ -30,7 +37,7 @@ def test_every_answer_carries_the_headers(client: CheckingClient, path: str) -> 
 
 
 @pytest.mark.parametrize("path", PAGES)
-def test_no_page_names_another_host(client: CheckingClient, path: str) -> None:
+def test_row_47_no_page_names_another_host(client: CheckingClient, path: str) -> None:
     for address in re.findall(r'(?:src|href|action|url)\s*[=(]\s*"?(\w+:)?//([^/"]+)', client.get(path).text):
         raise AssertionError(address)
 
@@ -46,17 +53,35 @@ def test_unknown_pages_are_not_found(client: CheckingClient) -> None:
 
 
 @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1:9000", "localhost:8000", "127.0.0.1", ""])
-def test_another_host_name_is_refused(client: CheckingClient, host: str) -> None:
+def test_row_46_another_host_name_is_refused(client: CheckingClient, host: str) -> None:
     response = client.get("/", headers={"Host": host})
     assert response.status_code == 400
     assert "evil.example" not in response.text
 
 
-def test_forwarded_headers_are_not_believed(client: CheckingClient, order: OrderFactory) -> None:
+def test_row_46_forwarded_headers_are_not_believed(client: CheckingClient, order: OrderFactory) -> None:
     headers = {"X-Forwarded-Host": "evil.example", "X-Forwarded-Proto": "https", "X-Forwarded-For": "1.2.3.4"}
     assert "evil.example" not in client.get("/", headers=headers).text
     client.post("/amwal/callback", data=b"x", headers=headers)
     assert rows(CallbackAttempt)[0].sender == "127.0.0.1"
+
+
+@pytest.mark.parametrize("proxies", ["0", "1"])
+def test_row_46_links_come_from_public_url(new_app: Any, gateway: Any, proxies: str) -> None:
+    app = new_app(TRUSTED_PROXIES=proxies)
+    with app.app_context():
+        client = app.test_client()
+        client.fill_basket()
+        poison = {"X-Forwarded-Host": "evil.example", "X-Forwarded-Prefix": "/evil", "Forwarded": "host=evil.example"}
+        answer = client.post("/checkout", data=client.checkout_form(), headers=poison)
+        if proxies == "1":  # the proxy passes on what the browser asked for, and that is not our name
+            assert answer.status_code == 400
+            return
+        assert answer.headers["Location"].startswith("/orders/")
+        [placed] = rows(Order)
+        at_the_gateway = gateway.invoice(placed.invoice.gateway_id)
+        assert at_the_gateway.success_url.startswith("http://127.0.0.1:8000/orders/")
+        assert "evil" not in at_the_gateway.cancel_url
 
 
 def test_health_checks_answer_to_any_host(client: CheckingClient) -> None:
@@ -88,7 +113,7 @@ def test_in_the_demo_loopback_leads_to_the_one_address(new_app: Any) -> None:
         ("///evil.example", "/"),
     ],
 )
-def test_redirects_lead_to_own_paths_only(client: CheckingClient, target: str, safe: str) -> None:
+def test_row_48_redirects_lead_to_own_paths_only(client: CheckingClient, target: str, safe: str) -> None:
     assert own_path(target) == safe
     response = client.post("/language", data={"language": "ar", "next": target})
     assert response.headers["Location"] == safe
@@ -108,7 +133,7 @@ def test_the_browsers_language_is_taken_without_a_choice(client: CheckingClient)
     assert 'lang="ar"' in client.get("/", headers={"Accept-Language": "ar-JO,en;q=0.5"}).text
 
 
-def test_every_post_but_the_callback_is_protected(app: Flask, client: CheckingClient) -> None:
+def test_row_45_every_post_but_the_callback_is_protected(app: Flask, client: CheckingClient) -> None:
     """Walks all routes: a POST without a token is refused, and with another site's Origin as well."""
     checked = 0
     for rule in app.url_map.iter_rules():
@@ -125,13 +150,52 @@ def test_every_post_but_the_callback_is_protected(app: Flask, client: CheckingCl
 
 
 @pytest.mark.parametrize("cookie", ["", "nonsense", "eyJiYXNrZXQiOjV9.x.y", "é", "a" * 4000])
-def test_a_broken_cookie_is_an_empty_session(app: Flask, client: CheckingClient, cookie: str) -> None:
+def test_row_44_a_broken_cookie_is_an_empty_session(app: Flask, client: CheckingClient, cookie: str) -> None:
     client.set_cookie(app.config["SESSION_COOKIE_NAME"], cookie, domain="127.0.0.1")
     for path in ("/", "/basket", "/checkout"):
         assert client.get(path).status_code in (200, 303)
 
 
-def test_cookies_of_a_former_secret_key_are_still_good(new_app: Any) -> None:
+FOREIGN = "eyJiYXNrZXQiOiJ4In0.aSHvpA.AAAAAAAAAAAAAAAAAAAAAAAAAAA"  # well made, signed by another shop
+
+
+@pytest.mark.parametrize("kind", ["foreign", "expired", "odd", "language"])
+def test_row_44_no_cookie_leads_to_a_fault_on_any_page(
+    app: Flask, client: CheckingClient, order: OrderFactory, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    placed = order.awaiting()
+    signer = app.session_interface.get_signing_serializer(app)  # type: ignore[attr-defined]
+    with monkeypatch.context() as earlier:
+        if kind == "expired":
+            earlier.setattr(TimestampSigner, "get_timestamp", lambda _: int(time.time()) - 31 * 24 * 3600)
+        ours = signer.dumps({"basket": placed.basket.token, "orders": [placed.token]})
+    value = {"foreign": FOREIGN, "expired": ours, "odd": signer.dumps({"basket": [5], "orders": 7})}.get(kind, "../x")
+    name = app.config["LANGUAGE_COOKIE" if kind == "language" else "SESSION_COOKIE_NAME"]
+    for rule in app.url_map.iter_rules():
+        path = rule.rule.replace("<token>", placed.token).replace("<int(max=2147483647):item_id>", "1")
+        for method in (rule.methods or set()) & {"GET", "POST"}:
+            client.set_cookie(name, value, domain="127.0.0.1")
+            assert client.open(path, method=method).status_code < 500 or path == "/readyz", path
+    client.set_cookie(name, value, domain="127.0.0.1")
+    assert "12 Olive Street" not in client.get(f"/orders/{placed.token}").text
+    client.fill_basket()
+    assert client.post("/checkout", data=client.checkout_form()).status_code == 303
+
+
+@pytest.mark.parametrize(("language", "words"), [("en", "A basket needs cookies"), ("ar", "ملفات تعريف الارتباط")])
+def test_row_44_without_cookies_the_basket_says_so(app: Flask, language: str, words: str) -> None:
+    client = app.test_client(use_cookies=False)
+    headers = {"Accept-Language": language}
+    added = client.post("/basket/items", data={"product": "stoneware-cup", "quantity": "1"}, headers=headers)
+    assert added.headers["Location"] == "/basket"
+    assert words in client.get("/basket", headers=headers).text
+    assert client.get("/checkout").headers["Location"] == "/basket"
+    refused = client.post("/checkout", data={"csrf_token": "none", "name": "Sara"}, headers=headers)
+    assert refused.status_code == 400
+    assert "Sara" in refused.text
+
+
+def test_row_44_cookies_of_a_former_secret_key_are_still_good(new_app: Any) -> None:
     old, new = "former-key-" * 4, "present-key-" * 4
     first = new_app(SECRET_KEY=old).test_client()
     with first.application.app_context():
@@ -145,7 +209,7 @@ def test_cookies_of_a_former_secret_key_are_still_good(new_app: Any) -> None:
             assert ("Stoneware Cup" in client.get("/basket").text) == kept
 
 
-def test_the_session_cookie_is_guarded_and_named_after_app_and_port(client: CheckingClient) -> None:
+def test_row_50_the_session_cookie_is_guarded_and_named_after_app_and_port(client: CheckingClient) -> None:
     response = client.post("/basket/items", data={"product": "stoneware-cup", "quantity": "1"})
     cookie = response.headers["Set-Cookie"]
     assert cookie.startswith("dukkan_8000=")
@@ -153,15 +217,32 @@ def test_the_session_cookie_is_guarded_and_named_after_app_and_port(client: Chec
     assert "SameSite=Lax" in cookie
 
 
+def test_row_44_what_is_signed_is_signed_by_hmac_sha_256_and_by_our_key(app: Flask, client: CheckingClient) -> None:
+    client.fill_basket()
+    cookie = client.get_cookie(app.config["SESSION_COOKIE_NAME"], "127.0.0.1")
+    for signed in (cookie.value, client.checkout_form()["checkout_key"]):
+        assert len(base64.urlsafe_b64decode(signed.rpartition(".")[2] + "=")) == 32
+    content, _, signature = cookie.value.rpartition(".")
+    client.set_cookie(cookie.key, f"{content}.{signature[:-2]}AA", domain="127.0.0.1")
+    assert "Your basket is empty" in client.get("/basket").text
+
+
 def test_over_https_cookies_and_headers_are_strict(new_app: Any) -> None:
     client = new_app(PUBLIC_URL="https://shop.example").test_client()
     data = {"product": "stoneware-cup", "quantity": "1"}
     response = client.post("/basket/items", data=data, base_url="https://shop.example")
-    assert "Secure" in response.headers["Set-Cookie"]
+    cookie = response.headers["Set-Cookie"]
+    assert cookie.startswith("__Host-dukkan_https=")
+    assert "Secure" in cookie
+    assert "Path=/" in cookie
+    assert "Domain" not in cookie
+    chosen = client.post("/language", data={"language": "ar"}, base_url="https://shop.example").headers["Set-Cookie"]
+    assert chosen.startswith("__Host-dukkan_https_language=ar;")
+    assert chosen.endswith("Secure; HttpOnly; Path=/; SameSite=Lax")
     assert "max-age=31536000" in response.headers["Strict-Transport-Security"]
 
 
-def test_a_mistake_of_ours_shows_nothing_of_the_inside(
+def test_row_53_a_mistake_of_ours_shows_nothing_of_the_inside(
     app: Flask, client: CheckingClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(_: object) -> None:
@@ -210,8 +291,62 @@ def test_nul_characters_are_refused(client: CheckingClient, path: str) -> None:
         assert client.post("/basket/items", data=form, content_type=content_type).status_code == 400
 
 
+NO_PAGES = ["/.git/config", "/.env", "/app.py", "/instance/secret_key", "/static/", "/static/css", "/static/../app.py"]
+NO_PAGES += ["/static/%2e%2e/app.py", "/static/..%2fmodels.py", "/templates/base.html"]
+
+
+@pytest.mark.parametrize("path", NO_PAGES)
+def test_row_53_only_files_for_browsers_are_served(client: CheckingClient, path: str) -> None:
+    answer = client.get(path)
+    assert answer.status_code == 404, answer.text
+    assert client.open("/", method="TRACE").status_code == 405
+
+
+def test_row_49_no_form_leads_to_the_gateway_even_by_a_redirect(client: CheckingClient) -> None:
+    """`form-action 'self'` counts for redirects, too: a 303 to the gateway would end in a blank page."""
+    client.fill_basket()
+    answer = client.post("/checkout", data=client.checkout_form())
+    assert answer.status_code == 303
+    address = answer.headers["Location"]
+    assert re.fullmatch(r"/orders/[\w-]+", address)
+    assert "form-action 'self'" in answer.headers["Content-Security-Policy"]
+    [placed] = rows(Order)
+    page = Page(client.get(address).text)
+    assert placed.invoice.url in [link.get("href") for link in page.all("a")]
+    assert all(form.get("action", "/").startswith("/") for form in page.all("form"))
+    token = client.csrf_token(address)
+    for button in ("invoice", "reservation", "basket", "cancellation"):
+        answer = client.post(f"{address}/{button}", data={"csrf_token": token})
+        assert answer.status_code == 303
+        assert answer.headers["Location"] in (address, "/basket")
+
+
+def test_row_59_nothing_of_the_demonstration_is_mounted_outside_of_it(new_app: Any) -> None:
+    """Not even in it: sandbox, trouble and stage are programs of their own, which the shop does not import."""
+    shops = [new_app(DEMO=demo) for demo in ("off", "on")]
+    outside, inside = ({rule.rule for rule in shop.url_map.iter_rules()} for shop in shops)
+    assert outside == inside
+    assert not [path for path in outside if re.search("sandbox|trouble|fault|trace|demo|debug|stage|reset|test", path)]
+    pages = [shop.test_client().get("/").text for shop in shops]
+    assert ["test-ribbon" in page for page in pages] == [False, True]
+    program = "import app, sys; print({name.partition('.')[0] for name in sys.modules} & {'sandbox', 'stage', 'tests'})"
+    ran = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
+    )
+    assert ran.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize("path", ["//evil.example", "//evil.example/%2e%2e", "/basket//", "///evil.example//x"])
+def test_row_48_slashes_that_are_put_right_lead_nowhere_else(client: CheckingClient, path: str) -> None:
+    answer = client.open(path, base_url=PUBLIC_URL)
+    if answer.status_code == 308:
+        assert answer.headers["Location"].startswith(f"{PUBLIC_URL}/")
+    else:
+        assert answer.status_code == 404
+
+
 @pytest.mark.parametrize("target", ["//[x", "/\x00", "/[x"])
-def test_an_odd_way_back_is_no_fault(client: CheckingClient, target: str) -> None:
+def test_row_48_an_odd_way_back_is_no_fault(client: CheckingClient, target: str) -> None:
     assert client.post("/language", data={"language": "ar", "next": target}).status_code in (303, 400)
 
 
@@ -221,14 +356,14 @@ def test_a_number_beyond_any_item_finds_nothing(client: CheckingClient) -> None:
 
 
 @pytest.mark.parametrize("host", ["..", "[", "a b", "127.0.0.1:8000@evil.example"])
-def test_a_host_that_makes_no_sense_is_refused_in_plain_text(new_app: Any, host: str) -> None:
+def test_row_46_a_host_that_makes_no_sense_is_refused_in_plain_text(new_app: Any, host: str) -> None:
     for demo in ("on", "off"):
         response = new_app(DEMO=demo).test_client().get("/", headers={"Host": host})
         assert response.status_code == 400
         assert response.mimetype == "text/plain"
 
 
-def test_the_demos_redirect_keeps_odd_paths_in_one_line(new_app: Any) -> None:
+def test_row_48_the_demos_redirect_keeps_odd_paths_in_one_line(new_app: Any) -> None:
     client = new_app(DEMO="on", PUBLIC_URL="http://192.168.1.7:8000").test_client()
     response = client.get("/%0d%0aX-Evil:1?q=%0d%0a", base_url="http://localhost:8000")
     assert response.headers["Location"] == "http://192.168.1.7:8000/%0D%0AX-Evil%3A1?q=%0d%0a"

@@ -16,8 +16,9 @@ import pytest
 import requests
 from flask import Flask
 
+from models import OrderState
 from shop import server
-from tests.conftest import CONTACT, settings_for
+from tests.conftest import CONTACT, OrderFactory, settings_for
 from tests.pages import field
 
 ROOT = Path(__file__).parent.parent
@@ -67,7 +68,7 @@ def test_web_and_worker_come_and_go_together(migrated: Path, tmp_path: Path) -> 
     assert not [worker for worker in workers if Path(f"/proc/{worker}").exists()]
 
 
-def test_a_request_in_flight_is_finished_at_sigterm(migrated: Path, tmp_path: Path) -> None:
+def test_row_57_a_request_in_flight_is_finished_at_sigterm(migrated: Path, tmp_path: Path) -> None:
     """The PUT to a gateway that never answers holds a checkout for six seconds; the stop comes in the middle."""
     (tmp_path / "shop.db").write_bytes(migrated.read_bytes())
     port = free_port()
@@ -94,6 +95,40 @@ def test_a_request_in_flight_is_finished_at_sigterm(migrated: Path, tmp_path: Pa
         silent.close()
     slow.join()
     assert answers[0].status_code == 303
+
+
+@pytest.mark.slow
+@pytest.mark.sqlite
+def test_row_56_with_fifty_slow_clients_a_callback_is_answered_at_once(order: OrderFactory, tmp_path: Path) -> None:
+    """They hold half a request each, some in the headers and some in the body, and go on a byte at a time."""
+    waiting = order.awaiting()
+    message = order.callback(waiting)
+    port = free_port()
+    here = f"http://127.0.0.1:{port}"
+    shop = start(tmp_path, port, "--no-worker", PUBLIC_URL=here)
+    head = f"POST /amwal/callback HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n"
+    body = 'Content-Length: 8000\r\nContent-Type: application/json\r\n\r\n{"secret": "'
+    slow = []
+    try:
+        wait_for(f"{here}/healthz")
+        for number in range(50):
+            slow.append(socket.create_connection(("127.0.0.1", port), timeout=5))
+            slow[-1].sendall((head + (body if number % 2 else "X-Slow: ")).encode())
+        for _ in range(3):
+            for one in slow:
+                one.sendall(b"x")
+            time.sleep(0.2)
+        began = time.monotonic()
+        assert requests.post(f"{here}/amwal/callback", json=message, timeout=10).status_code == 200
+        assert time.monotonic() - began < 5
+        assert requests.get(here, timeout=5).status_code == 200
+        assert all(one.send(b"x") == 1 for one in slow), "they are all still at it"
+    finally:
+        for one in slow:
+            one.close()
+        shop.send_signal(signal.SIGTERM)
+        assert shop.wait(20) == 0
+    assert order.again(waiting).state is OrderState.PAID
 
 
 def checkout_form(page: str) -> dict[str, str]:

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from decimal import Decimal
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -50,6 +50,7 @@ class Run:
         self._late_minutes = late_minutes
         self._kept = kept
         self._paid: Invoice | None = None
+        self._placed: list[Page] = []
         self.results: dict[str, Result] = {}
         if kept.exists():
             for name, (verdict, seen) in json.loads(kept.read_text()).items():
@@ -76,6 +77,7 @@ class Run:
             results = list(self.groups[group]())
         except ShopError as error:
             results = [Result(group, Verdict.NOT_RUN, str(error))]
+        self._leave_orders()
         self.results |= {result.name: result for result in results}
         done = {name: (result.verdict, result.seen) for name, result in self.results.items()}
         self._kept.parent.mkdir(parents=True, exist_ok=True)
@@ -215,11 +217,17 @@ class Run:
         started = time.monotonic()
         try:
             page = self._shop.place()
+            self._placed.append(page)
         finally:
             seconds = time.monotonic() - started
             while web.store().take_trouble():  # nothing is left for the next order
                 pass
         return page, web.store().requests(after=newest[0].number if newest else 0), seconds
+
+    def _leave_orders(self) -> None:
+        while self._placed:
+            with suppress(ShopError, requests.RequestException):  # what a shop did wrong was judged before
+                self._shop.leave(self._placed.pop())
 
     def _case(
         self, name: str, invoice: Invoice | None = None, page: Page | None = None, *, paid: bool | None = True

@@ -43,6 +43,9 @@ class Shop(Protocol):
     def cancel(self, page: Page) -> bool:
         """Cancel the order as its customer can; False if that can't be done from here."""
 
+    def leave(self, page: Page) -> None:
+        """Be done with an order. A shop may limit how many unpaid ones a customer has, so cancel it if it is unpaid."""
+
 
 class Told:
     """A shop of which is known only what is told: by a command, or by the person who places the orders."""
@@ -81,6 +84,9 @@ class Told:
             return False
         return click.confirm("Cancel that order in your shop, as its customer can. Done?")
 
+    def leave(self, page: Page) -> None:
+        pass
+
 
 class Dukkan:
     """A Dukkan, or a fork of it: orders are placed by its own forms."""
@@ -93,8 +99,10 @@ class Dukkan:
         self._browser.headers["Origin"] = url
 
     def place(self) -> Page:
-        self._fill_basket()
-        form = _fields(_get(self._browser, f"{self._url}/checkout").text)
+        form = self._checkout_form()
+        if "checkout_key" not in form:  # a cancelled order has brought its basket back; otherwise there is none
+            self._fill_basket()
+            form = self._checkout_form()
         if "checkout_key" not in form:
             raise ShopError("the shop has no checkout form at /checkout")
         contact = {"name": "Conformance", "email": "conformance@example.com", "address": "1 Test Street"}
@@ -118,6 +126,13 @@ class Dukkan:
         form = _fields(self.look(page).text)
         path = f"{page.url.removeprefix(self._url)}/cancellation"
         return self._post(path, {"csrf_token": form.get("csrf_token", "")}).status_code == 303
+
+    def leave(self, page: Page) -> None:
+        if page.url and self.is_paid(page) is False:
+            self.cancel(page)
+
+    def _checkout_form(self) -> dict[str, str]:
+        return _fields(_get(self._browser, f"{self._url}/checkout").text)
 
     def _fill_basket(self) -> None:
         for slug in dict.fromkeys(re.findall(r'href="/products/([^"?#]+)"', _get(self._browser, self._url).text)):

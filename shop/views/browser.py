@@ -2,9 +2,11 @@
 
 import hmac
 
-from flask import session
+from flask import request, session
 
 from models import Order
+from shop.orders import Holder
+from shop.security import network_digest
 
 MOST_ORDERS = 20
 """A cookie holds 4 KB; of more orders the oldest are only reached by their e-mails."""
@@ -23,9 +25,20 @@ def keep_basket(token: str) -> None:
         session.permanent = True
 
 
+def order_tokens() -> list[str]:
+    """The tokens of the orders that this browser placed."""
+    tokens = session.get("orders")
+    return [token for token in tokens if isinstance(token, str)] if isinstance(tokens, list) else []
+
+
+def holder() -> Holder:
+    """This browser as somebody who wants goods held."""
+    return Holder(order_tokens(), network_digest(request.remote_addr))
+
+
 def keep_order(order: Order) -> None:
     """Remember that this browser may see the whole order."""
-    tokens = [token for token in session.get("orders", []) if token != order.token]
+    tokens = [token for token in order_tokens() if token != order.token]
     session["orders"] = [*tokens, order.token][-MOST_ORDERS:]
     session.permanent = True
 
@@ -33,5 +46,5 @@ def keep_order(order: Order) -> None:
 def may_see_all(order: Order, key: str) -> bool:
     """Whether address and receipt may be shown, and the order be cancelled, resumed or paid from here: to the browser
     that placed it, and to whoever holds the key of its e-mailed link. The plain token travels to the gateway."""
-    placed_here = order.token in session.get("orders", [])
+    placed_here = order.token in order_tokens()
     return placed_here or hmac.compare_digest(key.encode("utf-8", "replace"), order.key.encode())

@@ -6,7 +6,7 @@ gateway for an invoice and stores it (PUT and T2), and the browser goes on to th
 
 from flask import Blueprint, redirect, render_template, url_for
 from flask.typing import ResponseReturnValue
-from flask_babel import LazyString, get_locale
+from flask_babel import get_locale
 from sqlalchemy import select
 
 from models import Basket, DeliveryOption, localized
@@ -16,6 +16,12 @@ from shop.views import browser
 from shop.views.forms import CheckoutForm, countries
 
 bp = Blueprint("checkout", __name__)
+
+
+@bp.before_request
+def refuse_while_closed() -> ResponseReturnValue | None:
+    """Take no orders while the gateway rejects our key: see `payments.checkout_is_closed`. The basket stays."""
+    return (render_template("checkout/closed.html"), 503) if payments.checkout_is_closed() else None
 
 
 @bp.get("/checkout")
@@ -36,15 +42,15 @@ def submit() -> ResponseReturnValue:
         sent.country.choices, sent.delivery.choices = countries(), [(slug, slug) for slug in offer.totals]
         if not sent.validate_on_submit():
             return _page(sent, status=422)
-        order = orders.place(offer, sent.contact(), sent.delivery.data, str(get_locale()))
+        order = orders.place(offer, sent.contact(), sent.delivery.data, str(get_locale()), browser.holder())
     except orders.Refusal as refused:
-        return _page(sent, notice=refused.message, status=422)
+        return _page(sent, refused, status=422)
     browser.keep_order(order)
     payments.request_invoice(order.id)
     return redirect(url_for("order.show", token=order.token), 303)
 
 
-def _page(sent: CheckoutForm, notice: LazyString | None = None, status: int = 200) -> ResponseReturnValue:
+def _page(sent: CheckoutForm, refused: orders.Refusal | None = None, status: int = 200) -> ResponseReturnValue:
     """The form for the basket as it is now, with what was typed and what is wrong with it."""
     basket = baskets.find(browser.basket_token())
     if basket is None or not basket.items:
@@ -62,7 +68,7 @@ def _page(sent: CheckoutForm, notice: LazyString | None = None, status: int = 20
         options=options,
         total_for=totals,
         checkout_key=orders.Offer(basket.token, basket.version, totals).sign(),
-        notice=notice,
+        refused=refused,
     )
     return page, status
 

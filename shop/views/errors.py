@@ -6,7 +6,7 @@ from flask import Flask, render_template, request
 from flask.typing import ResponseReturnValue
 from flask_babel import gettext as _
 from flask_wtf.csrf import CSRFError
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import InterfaceError, InternalError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from werkzeug.exceptions import HTTPException
 
@@ -19,7 +19,8 @@ def init_errors(app: Flask) -> None:
     """Give every error its page."""
     app.register_error_handler(CSRFError, stale_form)
     app.register_error_handler(HTTPException, http_error)
-    for error in (OperationalError, InterfaceError, PoolTimeoutError):
+    # Internal is what PostgreSQL's driver calls a transaction that was ended from outside, or may only read any more.
+    for error in (OperationalError, InterfaceError, InternalError, PoolTimeoutError):
         app.register_error_handler(error, database_busy)
     app.register_error_handler(Exception, unexpected)
 

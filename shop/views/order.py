@@ -106,8 +106,8 @@ def resume(token: str) -> ResponseReturnValue:
     """Hold the goods of an expired order again."""
     order, key = _own_order(token)
     try:
-        orders.resume(order.id)
-    except orders.SoldOut as refused:
+        orders.resume(order.id, browser.holder())
+    except orders.Refusal as refused:
         flash(str(refused.message), "error")
         return _back(order, key)
     if order.invoice is None:

@@ -1,6 +1,5 @@
 """A real Chromium in front of the real demo: shop, worker and sandbox gateway as separate programs."""
 
-import os
 import re
 import shutil
 import signal
@@ -16,18 +15,9 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
-from tests.conftest import CONTACT
+from tests.conftest import CONTACT, missing
 
 ROOT = Path(__file__).parent.parent.parent
-IN_CI = bool(os.environ.get("CI"))
-
-
-def missing(what: str, how: str) -> None:
-    """Skip where a program is missing; fail where it must be there."""
-    reason = f"no {what} here: {how}"
-    if IN_CI:
-        pytest.fail(reason)
-    pytest.skip(reason)
 
 
 @dataclass
@@ -125,8 +115,8 @@ class Visitor:
         if said.type in ("error", "warning") and not said.text.startswith("Failed to load resource"):
             self.complaints.append(f"console: {said.text}")
 
-    def checkout(self, demo: Demo, slug: str = "haraz-single-origin") -> str:
-        """Buy something up to the order's page, as a person does; gives its address."""
+    def checkout(self, demo: Demo, slug: str = "haraz-single-origin", *, refused: bool = False) -> str:
+        """Buy something up to the order's page, as a person does; gives its address, or where a refusal is shown."""
         page = self.page
         page.goto(f"{demo.shop}/products/{slug}")
         page.locator("main form button").first.click()
@@ -139,7 +129,7 @@ class Visitor:
                 page.fill(f'[name="{name}"]', value)
         page.check('[name="delivery"][value="standard"]', force=True)
         page.locator('main form[action="/checkout"] button').last.click()
-        page.wait_for_url("**/orders/*")
+        page.wait_for_selector('[role="alert"]') if refused else page.wait_for_url("**/orders/*")
         return page.url
 
 

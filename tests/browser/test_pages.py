@@ -7,14 +7,15 @@ from pathlib import Path
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from flask import Flask
+from playwright.sync_api import Page
 
 from app import create_app
-from models import Order, OrderState, now
+from models import GatewayCall, Order, OrderState, now
 from sandbox.store import Store
-from shop import orders
+from shop import orders, payments
 from shop.db import db, write
 from tests.browser.conftest import Demo, Visitor, scan
-from tests.conftest import OrderFactory, settings_for
+from tests.conftest import OrderFactory, rows, settings_for
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -90,9 +91,14 @@ def check(visitor: Visitor, address: str, status: int = 200) -> None:
     response = visitor.page.goto(address)
     assert response is not None
     assert response.status == status
-    too_wide = visitor.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+    scan_for_faults(visitor.page)
+
+
+def scan_for_faults(page: Page) -> None:
+    """No sideways scrolling, nothing that axe finds."""
+    too_wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
     assert too_wide <= 0, f"{too_wide} px too wide"
-    found = Axe().run(visitor.page)
+    found = Axe().run(page)
     assert found.violations_count == 0, found.generate_report()
 
 
@@ -133,6 +139,63 @@ def scan_whole(visitor: Visitor, folder: Path) -> str:
     """Read the QR where it stands: on a phone below the fold."""
     visitor.page.locator('img[src^="data:image/png"]').scroll_into_view_if_needed()
     return scan(visitor.page, folder / "qr.png")
+
+
+@pytest.fixture
+def tidy(shop: Flask) -> Iterator[None]:
+    """Afterwards no order of the web is unpaid, and the checkout is open: all windows here have one address."""
+    yield
+    for placed in rows(Order):
+        if placed.network and placed.is_cancellable:
+            orders.cancel(placed.id, "customer")
+    payments.reopen_checkout("a test")
+
+
+@pytest.mark.parametrize("mode", MODES, ids=MODE_NAMES)
+@pytest.mark.usefixtures("tidy")
+def test_a_checkout_that_takes_no_order(visit: Callable[..., Visitor], demo: Demo, mode: tuple[str, str, int]) -> None:
+    visitor = window(visit, mode)
+    placed = [visitor.checkout(demo) for _ in range(3)]
+    assert visitor.checkout(demo, refused=True) == f"{demo.shop}/checkout"
+    notice = visitor.page.locator('[role="alert"]')
+    links = [link.get_attribute("href") for link in notice.locator("a").all()]
+    assert [f"{demo.shop}{link}" for link in links] == placed
+    scan_for_faults(visitor.page)
+    with write() as session:
+        for _ in range(3):
+            session.add(GatewayCall(started_at=now(), milliseconds=1, outcome="KeyRejected"))
+    check(visitor, f"{demo.shop}/checkout", 503)
+    visitor.page.locator("main a.button").click()
+    visitor.page.wait_for_url("**/basket")
+    assert visitor.page.locator(".basket-line").count() == 1
+
+
+def test_row_50_a_buyer_who_comes_back_from_another_site_still_has_the_basket(
+    visit: Callable[..., Visitor], demo: Demo
+) -> None:
+    """And a form that the other site sends in the buyer's name finds no cookie, and changes nothing."""
+    elsewhere = "http://payment.example/"
+    form = f'<form method="post" action="{demo.shop}/basket/items"><input name="product" value="brass-dallah"><button>'
+    visitor = visit(reduced_motion="reduce")  # a view transition that is cut short complains
+    visitor.own = (*visitor.own, elsewhere)
+    page = visitor.page
+    there = f'<title>there</title><a href="{demo.shop}/basket">back to the shop</a>{form}'
+    page.route(f"{elsewhere}**", lambda route: route.fulfill(body=there, content_type="text/html"))
+    page.goto(f"{demo.shop}/products/stoneware-cup")
+    page.locator("main form button").first.click()
+    page.wait_for_url("**/basket")
+    page.goto(elsewhere)
+    page.get_by_role("link", name="back to the shop").click()
+    page.wait_for_url("**/basket")
+    assert page.locator(".basket-line").count() == 1
+    page.goto(elsewhere)
+    with page.expect_response("**/basket/items") as answer:
+        page.locator("button").click()
+    assert answer.value.status == 400
+    assert "cookie" not in answer.value.request.all_headers()
+    page.locator("h1").wait_for()
+    page.goto(f"{demo.shop}/basket")
+    assert page.locator(".basket-line").count() == 1
 
 
 @pytest.mark.parametrize("javascript", [True, False], ids=["with JavaScript", "without JavaScript"])
@@ -186,7 +249,7 @@ def test_the_copy_button_works_without_the_clipboard_api(
     assert visitor.page.evaluate("window.copied") == f"copy:{link}"
 
 
-def test_a_script_in_names_and_notes_stays_text(visit: Callable[..., Visitor], demo: Demo, shop: Flask) -> None:
+def test_row_47_a_script_in_names_and_notes_stays_text(visit: Callable[..., Visitor], demo: Demo, shop: Flask) -> None:
     order = OrderFactory(shop.extensions["store"])
     evil = '"><script>document.title="broken"</script><img src=x onerror=document.title="broken">'
     placed = order.placed(name=evil, note=evil, address=evil)

@@ -1,0 +1,456 @@
+"""The limits: guessed secrets (row 21), a rejected API key (row 24), goods held by who doesn't pay (row 43)."""
+
+import json
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from flask import Flask
+from sqlalchemy import event, insert
+from sqlalchemy.exc import OperationalError
+
+import amwal
+from models import (
+    Attention,
+    AttentionKind,
+    CallbackAttempt,
+    CallbackOutcome,
+    GatewayCall,
+    Heartbeat,
+    Order,
+    OrderState,
+    now,
+)
+from shop import orders, outbox, payments, privacy, security
+from shop.db import db, write
+from tests.conftest import CheckingClient, OrderFactory, attention, rows, stock_of
+from tests.pages import Page, heading
+
+URL = "/amwal/callback"
+
+
+# --- Row 21: guessing of secrets -------------------------------------------------------------------------------------
+
+
+def guess(client: Any) -> int:
+    """Try a secret."""
+    body = json.dumps({"invoiceId": "65448ddef4924a5dd1b241a9", "paymentSessionId": "1", "secret": str(uuid4())})
+    status: int = client.post(URL, data=body).status_code
+    return status
+
+
+def test_row_21_of_10_000_guesses_60_are_recorded_and_a_good_callback_in_the_middle_is_taken(
+    app: Flask, client: CheckingClient, order: OrderFactory
+) -> None:
+    waiting = order.awaiting()
+    message = json.dumps(order.callback(waiting))
+    app.extensions["guesses"].seconds = 3600  # however slow this machine is
+    written: list[str] = []
+    event.listen(db.engines["write"], "begin", lambda _: written.append("begin"))
+    statuses = [guess(client) for _ in range(5000)]
+    assert statuses == [404] * 60 + [429] * 4940
+    assert len(written) == 60
+    assert client.post(URL, data=message).status_code == 200
+    assert order.again(waiting).state is OrderState.PAID
+    assert [guess(client) for _ in range(5000)] == [429] * 5000
+    assert client.post(URL, data=message).status_code == 200
+    assert len(written) == 62
+    assert len(rows(CallbackAttempt, outcome=CallbackOutcome.UNKNOWN_SECRET)) == 60
+    told = attention(AttentionKind.UNKNOWN_SECRET)
+    assert told is not None
+    assert told.count == 60
+    app.extensions["guesses"].seconds = 0  # a minute later
+    assert guess(client) == 404
+    told = attention(AttentionKind.UNKNOWN_SECRET)
+    assert told is not None
+    assert told.count == 10_001
+    assert len(rows(Attention)) == 1
+
+
+def test_row_21_unreadable_bodies_share_the_limit(app: Flask, client: CheckingClient, order: OrderFactory) -> None:
+    app.extensions["guesses"] = security.Guesses(most=3)
+    waiting = order.awaiting()
+    crossed = order.callback(waiting) | {"invoiceId": "65448ddef4924a5dd1b241a9"}
+    bodies = [b"nonsense", b"x" * 9000, b'{"secret": "s"}', b"nonsense", b"x" * 9000, b'{"secret": "s"}']
+    assert [client.post(URL, data=body).status_code for body in bodies] == [400, 413, 404, 429, 429, 429]
+    assert client.post(URL, data=json.dumps(crossed)).status_code == 409, "the secret is right: this is no guess"
+    app.extensions["guesses"].seconds = 0
+    assert client.post(URL, data=b"nonsense").status_code == 400
+    told = attention(AttentionKind.UNKNOWN_SECRET)
+    assert told is not None
+    assert told.count == 4, "one that was recorded, and three that were only counted"
+
+
+def test_row_21_what_was_recorded_a_minute_ago_counts_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [1000.0]
+    monkeypatch.setattr(security.time, "monotonic", lambda: clock[0])
+    guesses = security.Guesses(most=2)
+    guesses.record()
+    clock[0] += 59
+    assert not guesses.are_used_up()
+    guesses.record()
+    assert guesses.are_used_up()
+    clock[0] += 2
+    assert not guesses.are_used_up(), "the first is older than a minute"
+    guesses.record()
+    assert guesses.are_used_up()
+
+
+def test_row_21_a_database_that_fails_while_the_limit_is_used_up_is_a_503(
+    app: Flask, client: CheckingClient, order: OrderFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app.extensions["guesses"] = security.Guesses(most=1)
+    waiting = order.awaiting()
+    message = json.dumps(order.callback(waiting))
+    assert guess(client) == 404
+
+    def gone(*_: object) -> None:
+        raise OperationalError("SELECT", {}, Exception("gone"))
+
+    with monkeypatch.context() as broken:
+        broken.setattr(payments, "_has_secret_of_ours", gone)
+        assert client.post(URL, data=message).status_code == 503
+    assert client.post(URL, data=message).status_code == 200
+
+
+def test_row_21_the_worker_forgets_old_misses_and_those_beyond_the_newest_and_nothing_else(
+    app: Flask, client: CheckingClient, order: OrderFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox, "MISSES_KEPT", 3)
+    waiting = order.awaiting()
+    for _ in range(2):
+        order.pay(waiting)
+    order.pay(waiting, invoiceId="another")
+    kept = [attempt.id for attempt in rows(CallbackAttempt)]
+    columns = {"sender": "127.0.0.1", "status": 404, "reason": "", "gateway_id": "", "session_id": "", "body": ""}
+    with write() as session:
+        unread = CallbackOutcome.MALFORMED
+        misses = [
+            (8, CallbackOutcome.UNKNOWN_SECRET),
+            (6, unread),
+            (5, CallbackOutcome.TOO_LARGE),
+            (1, unread),
+            (0, unread),
+        ]
+        for days, outcome in misses:
+            values = {"outcome": outcome, "received_at": now() - timedelta(days=days)}
+            session.execute(insert(CallbackAttempt).values(**columns, **values))
+        session.execute(
+            CallbackAttempt.__table__.update()
+            .where(CallbackAttempt.id.in_(kept))
+            .values(received_at=now() - timedelta(days=400))
+        )
+    newest = [attempt.id for attempt in rows(CallbackAttempt)][-3:]
+    outbox.tick()
+    assert [attempt.id for attempt in rows(CallbackAttempt)] == [*kept, *newest]
+    monkeypatch.setattr(outbox, "MISSES_KEPT", 0)
+    outbox.tick()
+    assert len(rows(CallbackAttempt)) == 6, "once an hour is enough"
+    with write() as session:
+        session.get_one(Heartbeat, "hourly").at = now() - timedelta(minutes=61)
+    outbox.tick()
+    assert [attempt.id for attempt in rows(CallbackAttempt)] == kept
+
+
+def test_row_21_the_outcome_that_is_never_stored_could_not_be(app: Flask) -> None:
+    attempt = CallbackAttempt(sender="", outcome=CallbackOutcome.TOO_MANY, status=429)
+    with pytest.raises(Exception, match="callbackoutcome"), write() as session:
+        session.add(attempt)
+
+
+# --- Row 24: the API key is rejected ---------------------------------------------------------------------------------
+
+
+class Keyholder:
+    """A gateway that rejects the key, or does what else it is told."""
+
+    def __init__(self, error: amwal.AmwalError | None = None) -> None:
+        self.error = error
+
+    def create_invoice(self, **_: Any) -> amwal.Invoice:
+        if self.error:
+            raise self.error
+        number = uuid4().hex
+        return amwal.Invoice(number, f"http://127.0.0.1:8001/en/invoice/{number}", f"secret-{number}", None)
+
+
+@pytest.fixture
+def keyholder(app: Flask) -> Keyholder:
+    """The gateway, rejecting the key."""
+    stub = Keyholder(amwal.KeyRejected("the gateway does not accept the API key (HTTP 401)"))
+    app.extensions["amwal"] = payments.Gateway(stub)  # type: ignore[arg-type]
+    return stub
+
+
+def is_closed(client: CheckingClient) -> bool:
+    """Whether the checkout takes no orders, on both of its ways; the basket must still be there."""
+    stranger = client.application.test_client()
+    assert isinstance(stranger, CheckingClient)
+    stranger.fill_basket()
+    token = stranger.csrf_token("/basket")
+    orders_before = len(rows(Order))
+    shown, sent = stranger.get("/checkout"), stranger.post("/checkout", data={"csrf_token": token})
+    assert (shown.status_code, sent.status_code) in ((200, 422), (503, 503))
+    assert len(rows(Order)) == orders_before
+    assert "Stoneware Cup" in stranger.get("/basket").text
+    if shown.status_code == 503:
+        assert heading(shown.text) == heading(sent.text) == "We can't take orders just now"
+        assert "401" not in shown.text
+    return shown.status_code == 503
+
+
+def test_row_24_three_rejections_in_a_row_close_the_checkout(
+    client: CheckingClient, order: OrderFactory, keyholder: Keyholder
+) -> None:
+    for _ in range(3):
+        assert not is_closed(client)
+        order.awaiting()
+    assert is_closed(client)
+    told = attention(AttentionKind.GATEWAY_REFUSED)
+    assert told is not None
+    assert (told.subject, told.count) == ("KeyRejected", 3)
+    assert client.get("/").status_code == 200
+    arabic = client.get("/checkout?lang=ar")
+    assert arabic.status_code == 503
+    assert heading(arabic.text) == "لا يمكننا استقبال الطلبات الآن"
+
+
+def test_row_24_a_call_that_passes_in_between_counts_anew_and_no_answer_counts_not(
+    client: CheckingClient, order: OrderFactory, keyholder: Keyholder
+) -> None:
+    rejected, gone = keyholder.error, amwal.Unavailable("no answer")
+    for error in (rejected, rejected, None, rejected, gone, rejected, gone):
+        keyholder.error = error
+        order.awaiting()
+        assert not is_closed(client)
+    keyholder.error = rejected
+    order.awaiting()
+    assert is_closed(client)
+    keyholder.error = gone
+    order.awaiting()
+    assert is_closed(client), "no answer says nothing about the key"
+
+
+def test_row_24_try_again_on_an_order_opens_it(
+    client: CheckingClient, order: OrderFactory, keyholder: Keyholder
+) -> None:
+    placed, _, _ = (order.awaiting() for _ in range(3))
+    assert is_closed(client)
+    page = f"/orders/{placed.token}"
+    retry = {"data": {"csrf_token": client.csrf_token(f"{page}?key={placed.key}")}}
+    assert client.post(f"{page}/invoice?key={placed.key}", **retry).status_code == 303
+    assert is_closed(client)
+    keyholder.error = None
+    assert client.post(f"{page}/invoice?key={placed.key}", **retry).status_code == 303
+    assert order.again(placed).state is OrderState.AWAITING_PAYMENT
+    assert not is_closed(client)
+
+
+def test_row_24_a_person_opens_it_until_three_more_are_rejected(
+    client: CheckingClient, order: OrderFactory, keyholder: Keyholder
+) -> None:
+    for _ in range(3):
+        order.awaiting()
+    payments.reopen_checkout("staff:1")
+    assert rows(GatewayCall)[-1].detail == "by staff:1"
+    for _ in range(3):
+        assert not is_closed(client)
+        order.awaiting()
+    assert is_closed(client)
+
+
+def test_row_24_the_doctors_invoice_opens_it(
+    app: Flask, client: CheckingClient, order: OrderFactory, keyholder: Keyholder, gateway: Any
+) -> None:
+    for _ in range(3):
+        order.awaiting()
+    assert is_closed(client)
+    app.extensions["amwal"] = payments.Gateway(amwal.Client(gateway.project_url, "wrong", {"http://127.0.0.1:8001"}))
+    app.test_cli_runner().invoke(args=["doctor"])
+    assert is_closed(client)
+    key = app.config["AMWAL_API_KEY"]
+    app.extensions["amwal"] = payments.Gateway(amwal.Client(gateway.project_url, key, {"http://127.0.0.1:8001"}))
+    said = app.test_cli_runner().invoke(args=["doctor", "--create-test-invoice"]).output
+    assert "API key     accepted" in said
+    assert not is_closed(client)
+    assert rows(GatewayCall)[-1].order_id is None
+
+
+# --- Row 43: goods held by who doesn't pay ---------------------------------------------------------------------------
+
+
+def buy(client: CheckingClient, address: str = "192.0.2.1") -> Any:
+    """Put something in the basket, unless something is, and check out from a network address."""
+    if client.get("/checkout").status_code == 303:
+        client.fill_basket()
+    return client.post("/checkout", data=client.checkout_form(), environ_overrides={"REMOTE_ADDR": address})
+
+
+def browsers(app: Flask, count: int) -> list[CheckingClient]:
+    """Browsers with cookies of their own."""
+    made = [app.test_client() for _ in range(count)]
+    assert all(isinstance(one, CheckingClient) for one in made)
+    return made  # type: ignore[return-value]
+
+
+def press(client: CheckingClient, order: Order, what: str, address: str = "192.0.2.1") -> str:
+    """Press a button on the order's page; the page that it leads to."""
+    token = client.csrf_token(f"/orders/{order.token}")
+    sent = client.post(
+        f"/orders/{order.token}/{what}", data={"csrf_token": token}, environ_overrides={"REMOTE_ADDR": address}
+    )
+    return client.follow(sent).text
+
+
+def test_row_43_a_browser_holds_three_and_is_led_to_them(client: CheckingClient, order: OrderFactory) -> None:
+    before = stock_of("stoneware-cup")
+    for number in range(3):
+        assert buy(client, f"192.0.2.{number}").status_code == 303
+    refused = buy(client, "192.0.2.9")
+    assert refused.status_code == 422
+    assert "You have 3 unpaid orders already" in refused.text
+    placed = rows(Order)
+    assert len(placed) == 3
+    links = [link["href"] for link in Page(refused.text).all("a") if link["href"].startswith("/orders/")]
+    assert links == [f"/orders/{one.token}" for one in placed]
+    assert "Sara Haddad" in refused.text, "what was typed is kept"
+    assert "Stoneware Cup" in client.get("/basket").text
+    assert stock_of("stoneware-cup") == before - 3
+    order.pay(placed[0])
+    assert buy(client).status_code == 303, "one is paid"
+    assert buy(client).status_code == 422
+    press(client, placed[1], "cancellation")
+    assert buy(client).status_code == 303, "one is cancelled"
+    assert buy(client).status_code == 422
+    order.run_out(placed[2])
+    assert orders.expire(placed[2].id)
+    assert buy(client).status_code == 303, "one has run out"
+
+
+def test_row_43_an_address_with_fresh_cookies_holds_ten(app: Flask) -> None:
+    for browser in browsers(app, 10):
+        assert buy(browser).status_code == 303
+    eleventh, elsewhere = browsers(app, 2)
+    refused = buy(eleventh)
+    assert refused.status_code == 422
+    assert "There are 10 unpaid orders from your internet connection" in refused.text
+    assert not [link for link in Page(refused.text).all("a") if link["href"].startswith("/orders/")], "they are others'"
+    assert "Stoneware Cup" in eleventh.get("/basket").text
+    assert buy(elsewhere, "192.0.2.2").status_code == 303
+    assert len(rows(Order)) == 11
+    payments.orders.cancel(rows(Order)[0].id, "customer")
+    assert buy(eleventh).status_code == 303
+
+
+def test_row_43_the_refusal_is_in_arabic_too(app: Flask, client: CheckingClient) -> None:
+    for number in range(3):
+        buy(client, f"192.0.2.{number}")
+    client.post("/language", data={"language": "ar", "next": "/"})
+    assert "لديكم 3 طلبات غير مدفوعة" in buy(client).text
+
+
+def test_row_43_held_again_counts_as_held(app: Flask, client: CheckingClient, order: OrderFactory) -> None:
+    """Otherwise one could let orders run out, place others, and hold the first ones again: more each half hour."""
+    buy(client, "192.0.2.1")
+    [first] = rows(Order)
+    order.run_out(first)
+    orders.expire(first.id)
+    for _ in range(3):
+        assert buy(client, "192.0.2.2").status_code == 303
+    assert "You have 3 unpaid orders already" in press(client, first, "reservation")
+    assert order.again(first).state is OrderState.EXPIRED
+    press(client, rows(Order)[1], "cancellation")
+    press(client, first, "reservation", "192.0.2.2")
+    again = order.again(first)
+    assert again.state is OrderState.AWAITING_PAYMENT
+    assert again.network == rows(Order)[-1].network, "it counts for the address that holds it now"
+
+
+def test_row_43_the_same_form_sent_again_is_still_the_same_order(client: CheckingClient) -> None:
+    for _ in range(2):
+        buy(client)
+    client.fill_basket()
+    form = client.checkout_form()
+    answers = [client.post("/checkout", data=form) for _ in range(2)]
+    assert [answer.status_code for answer in answers] == [303, 303]
+    assert answers[0].headers["Location"] == answers[1].headers["Location"]
+
+
+def all_at_once(app: Flask) -> list[int]:
+    """What sixteen browsers at one address are answered that check out at the same moment."""
+    crowd = browsers(app, 16)
+    forms = []
+    for browser in crowd:
+        browser.fill_basket()
+        forms.append(browser.checkout_form())
+
+    def submit(number: int) -> int:
+        place = {"REMOTE_ADDR": "192.0.2.1"}
+        return crowd[number].post("/checkout", data=forms[number], environ_overrides=place).status_code
+
+    with ThreadPoolExecutor(16) as threads:
+        return sorted(threads.map(submit, range(16)))
+
+
+def test_row_43_of_many_at_once_ten_get_through(app: Flask) -> None:
+    assert all_at_once(app) == [303] * 10 + [422] * 6
+
+
+@pytest.mark.postgres
+def test_row_43_without_taking_turns_more_than_ten_would(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    together = threading.Barrier(16)
+    monkeypatch.setattr(orders, "_take_turns", lambda *_: together.wait(10))
+    assert all_at_once(app).count(303) > 10
+
+
+NETWORKS = [
+    ("192.0.2.1", "192.0.2.1", True),
+    ("192.0.2.1", "192.0.2.2", False),
+    ("2001:db8:1:2::1", "2001:db8:1:2:ffff:ffff:ffff:ffff", True),
+    ("2001:db8:1:2::1", "2001:db8:1:3::1", False),
+    ("::ffff:192.0.2.1", "192.0.2.1", True),
+    ("fe80::1%eth0", "fe80::1", True),
+]
+
+
+@pytest.mark.parametrize(("one", "other", "same"), NETWORKS)
+def test_row_43_of_ipv6_the_first_64_bits_count(app: Flask, one: str, other: str, same: bool) -> None:
+    assert (security.network_digest(one) == security.network_digest(other)) is same
+
+
+@pytest.mark.parametrize("address", ["", None, "unknown", "/run/shop.sock"])
+def test_row_43_without_an_address_only_the_browser_counts(app: Flask, address: str | None) -> None:
+    assert security.network_digest(address) == ""
+    for browser in browsers(app, 11):
+        assert buy(browser, address or "").status_code == 303
+
+
+def test_row_43_the_address_itself_is_kept_nowhere(
+    new_app: Callable[..., Flask], app: Flask, client: CheckingClient, tmp_path: Path
+) -> None:
+    buy(client, "198.51.100.77")
+    [placed] = rows(Order)
+    assert len(placed.network) == 64
+    stored = b"".join(file.read_bytes() for file in tmp_path.glob("shop.db*"))
+    assert b"198.51.100.77" not in stored
+    other = new_app(SECRET_KEY="another-key-" * 4)
+    with other.app_context():
+        assert security.network_digest("198.51.100.77") != placed.network, "the digest is keyed"
+    orders.cancel(placed.id, "customer")
+    privacy.forget(placed.email)
+    assert rows(Order)[0].network == ""
+
+
+def test_row_43_behind_a_proxy_the_customers_address_counts(new_app: Callable[..., Flask]) -> None:
+    app = new_app(TRUSTED_PROXIES="1")
+    with app.app_context():
+        for number, browser in enumerate(browsers(app, 11)):
+            browser.fill_basket()
+            headers = {"X-Forwarded-For": f"203.0.113.9, 192.0.2.{number}"}  # what the client itself sent comes first
+            assert browser.post("/checkout", data=browser.checkout_form(), headers=headers).status_code == 303
+        assert len({placed.network for placed in rows(Order)}) == 11

@@ -1,0 +1,132 @@
+"""Row 27: a gateway whose certificate is not right gets no API key, and its invoice is not believed."""
+
+import http.server
+import json
+import shutil
+import ssl
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask
+
+import amwal
+from models import AttentionKind, GatewayCall, OrderState
+from shop import payments
+from tests.conftest import API_KEY, CheckingClient, OrderFactory, attention, rows
+from tests.test_amwal import DATA
+
+PAYMENT_PAGES = {"https://amwal.exchange"}
+ISSUE = "openssl x509 -req -CA ca.crt -CAkey ca.key -CAcreateserial -in {0}.csr -extfile {0}.ext -days {1} -out {0}.crt"
+REQUEST = "openssl req -newkey rsa:2048 -nodes -subj /CN={0} -keyout {0}.key -out {0}.csr"
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an authority, a good certificate of its for this machine, and three that are not right."""
+    if shutil.which("openssl") is None:
+        pytest.skip("no openssl here to make certificates with")
+    folder = tmp_path_factory.mktemp("certificates")
+
+    def run(command: str) -> None:
+        subprocess.run(command.split(), cwd=folder, check=True, capture_output=True)
+
+    run("openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=authority -keyout ca.key -out ca.crt")
+    for name, names in (("good", "IP:127.0.0.1"), ("other-name", "DNS:other.example"), ("expired", "IP:127.0.0.1")):
+        (folder / f"{name}.ext").write_text(f"subjectAltName={names}")
+        run(REQUEST.format(name))
+        run(ISSUE.format(name, -1 if name == "expired" else 2))
+    run(
+        "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=self -addext subjectAltName=IP:127.0.0.1 "
+        "-keyout self-signed.key -out self-signed.crt"
+    )
+    return folder
+
+
+@contextmanager
+def gateway_with(certificates: Path, name: str) -> Iterator[tuple[str, list[str]]]:
+    """A gateway behind TLS that gives good invoices. Gives its address, and the API keys that reached it."""
+    heard: list[str] = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_PUT(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            heard.append(self.headers["Authorization"])
+            body = json.dumps({"err": 0, "data": DATA}).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: Any) -> None:
+            """Quiet."""
+
+    class Server(http.server.ThreadingHTTPServer):
+        def handle_error(self, *_: Any) -> None:
+            """A client that hangs up in the handshake is what these tests are about."""
+
+    server = Server(("127.0.0.1", 0), Handler)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificates / f"{name}.crt", certificates / f"{name}.key")
+    server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    yield f"https://127.0.0.1:{server.server_port}/projects/1", heard
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def shop_of(app: Flask, certificates: Path) -> Callable[[str], Flask]:
+    """Make the shop ask a gateway, trusting the authority of these tests."""
+
+    def ask(address: str) -> Flask:
+        client = amwal.Client(address, API_KEY, PAYMENT_PAGES)
+        client._session.verify = str(certificates / "ca.crt")
+        app.extensions["amwal"] = payments.Gateway(client)
+        return app
+
+    return ask
+
+
+def test_row_27_a_good_certificate_is_accepted(
+    shop_of: Callable[[str], Flask], certificates: Path, order: OrderFactory
+) -> None:
+    with gateway_with(certificates, "good") as (address, heard):
+        shop_of(address)
+        assert order.awaiting().state is OrderState.AWAITING_PAYMENT
+    assert heard == [f"Bearer {API_KEY}"]
+
+
+@pytest.mark.parametrize("name", ["self-signed", "other-name", "expired"])
+def test_row_27_a_bad_certificate_gets_no_key_and_a_person_is_told(
+    shop_of: Callable[[str], Flask], certificates: Path, order: OrderFactory, client: CheckingClient, name: str
+) -> None:
+    with gateway_with(certificates, name) as (address, heard):
+        shop_of(address)
+        placed = order.awaiting()
+    assert heard == []
+    assert placed.state is OrderState.PLACED
+    assert placed.invoice is None
+    assert "payment service isn&#39;t answering" in client.get(f"/orders/{placed.token}?key={placed.key}").text
+    [call] = rows(GatewayCall)
+    assert (call.outcome, call.detail) == ("BadReply", "no safe connection to the gateway (SSLError)")
+    told = attention(AttentionKind.GATEWAY_REPLY)
+    assert told is not None
+    assert "no safe connection" in told.detail
+
+
+def test_row_27_what_the_environment_says_changes_nothing(certificates: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Variables that make other programs trust another authority must not reach the API key."""
+    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        monkeypatch.setenv(name, str(certificates / "ca.crt"))
+    client = amwal.Client("", API_KEY, PAYMENT_PAGES)
+    with gateway_with(certificates, "good") as (address, heard):
+        client._url = address
+        words = {"header": "", "description": "", "success_url": "", "cancel_url": ""}
+        with pytest.raises(amwal.BadReply, match="no safe connection"):
+            client.put_invoice(amount=payments.to_decimal(100, "USD"), **words)
+    assert heard == []
