@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import requests
-from flask import Flask
+from flask import Flask, current_app
 
 from app import create_app
 from models import Product, StockMovement, StockReason
@@ -160,8 +160,9 @@ class House:
 
 def forget_connections(app: Flask) -> None:
     """Close what this process has open of the shop's database."""
-    with app.app_context():
+    if current_app:
         db.session.remove()
+    with app.app_context():
         for engine in db.engines.values():
             engine.dispose()
 
