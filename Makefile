@@ -7,7 +7,7 @@ RUN := $(VENV)/bin/
 CANDIDATES := $(or $(PYTHON),python3 python3.13 python3.12 python3.11 python)
 PYTHON_FOUND := $(shell for p in $(CANDIDATES); do $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: help demo test check format pins catalogues
+.PHONY: help demo test check faults format pins catalogues
 
 help:  ## What there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -26,7 +26,13 @@ check: $(VENV)/installed-requirements-dev.txt  ## What CI adds: lint, types, Pos
 	$(RUN)ruff check .
 	$(RUN)ruff format --check .
 	$(RUN)mypy
-	$(RUN)python -m pytest -m "slow or postgres"
+	$(RUN)python -m pytest -m "(slow or postgres) and not long"
+
+CHECKOUTS ?= 1000
+faults: $(VENV)/installed-requirements-dev.txt  ## Kill and break things for long; CHECKOUTS=10000 sets the size
+	$(RUN)python -m tests.faults.campaign --checkouts $(CHECKOUTS) --database sqlite
+	$(RUN)python -m tests.faults.campaign --checkouts $(CHECKOUTS) --database postgresql
+	ROUNDS=50 $(RUN)python -m pytest -m long tests
 
 format: $(VENV)/installed-requirements-dev.txt  ## Format the code
 	$(RUN)ruff check --fix .

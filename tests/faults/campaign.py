@@ -29,6 +29,7 @@ from models import Delivery, Invoice, LineKind, Order, OrderLine, OrderState, Pa
 from shop.db import db
 from tests.faults.customer import Customer, GoneHome
 from tests.faults.house import House
+from tests.postgres import Server, programs
 
 SETTLE_SECONDS = 240
 
@@ -148,6 +149,14 @@ def compare(house: House, figures: Figures, supply: int) -> None:
         figures.audit = audit.stdout + audit.stderr
 
 
+def postgresql() -> Server:
+    """A PostgreSQL server of this machine's programs."""
+    found = programs()
+    if found is None:
+        raise click.ClickException("No PostgreSQL server programs are here: install the package postgresql.")
+    return Server(found)
+
+
 def free_ports(count: int) -> list[int]:
     """Ports that nobody listens on."""
     with ExitStack() as stack:
@@ -171,9 +180,10 @@ def main(  # noqa: PLR0917  (options)
     started = time.monotonic()
     with ExitStack() as stack:
         if database == "postgresql":
-            from tests.postgres import running  # noqa: PLC0415
-
-            url = stack.enter_context(running(folder / "postgresql"))
+            server = postgresql()
+            stack.callback(server.remove)
+            server.execute("CREATE DATABASE shop")
+            url = server.url("shop")
         else:
             url = f"sqlite:///{folder / 'shop.db'}"
         house = House(folder, url, free_ports(3), webs=2, workers=2)

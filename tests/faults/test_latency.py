@@ -23,7 +23,7 @@ from tests.faults.campaign import free_ports
 from tests.faults.customer import Customer, GoneHome
 from tests.faults.house import House, forget_connections
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 ORDERS = 60
 COPIES = 5  # of each callback
 SLOW_CLIENTS = 50

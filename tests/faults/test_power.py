@@ -133,6 +133,7 @@ def test_row_19_the_payment_is_synced_before_the_200_is_sent(folder: Path, gatew
     assert [line for line in synced if not line.endswith("unfinished ...>")], lines[previous : answer + 1]
 
 
+@pytest.mark.long
 def test_row_16_a_locked_database_is_a_503_each_time_and_recovers(folder: Path, gateway: Any) -> None:
     with shop_in(folder, gateway.project_url) as (_app, url, environment):
         order = OrderFactory(gateway)
@@ -167,6 +168,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
+@pytest.mark.long
 def test_row_16_a_full_disk_is_a_503_each_time_and_recovers(migrated: Path, small_disk: Path, gateway: Any) -> None:
     shutil.copy(migrated, small_disk / "shop.db")
     with shop_in(small_disk, gateway.project_url) as (app, url, environment):

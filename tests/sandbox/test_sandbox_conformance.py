@@ -22,6 +22,7 @@ from sandbox.app import create_app, store_of
 from sandbox.conformance.checks import ALL, Verdict
 from sandbox.conformance.run import Run
 from sandbox.conformance.shops import Told
+from sandbox.trouble import replies
 from tests.sandbox.little_shop import create_shop
 
 pytestmark = pytest.mark.slow
@@ -146,8 +147,10 @@ SHARE_AN_ORDER |= {"oversized", "good", "duplicate", "second-session", "slow-sen
 
 
 @pytest.fixture
-def little_shop(tmp_path: Path) -> Iterator[Callable[[set[str]], Run]]:
+def little_shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[set[str]], Run]]:
     """A sandbox, a little shop with the given faults, and a run over it, all in this process."""
+    monkeypatch.setattr(replies, "DRIP_SECONDS", 14)
+    monkeypatch.setattr("sandbox.conformance.run.PATIENCE_SECONDS", 10)
     servers: list[Any] = []
     with ExitStack() as contexts:
 
@@ -200,6 +203,7 @@ def test_each_planted_fault_is_found(little_shop: Callable[[set[str]], Run], fau
     assert set(found) == FAULTS[fault], found
 
 
+@pytest.mark.long
 def test_a_bad_shop_fails_with_an_exit_code(start: Start, tmp_path: Path) -> None:
     gateway, port = free_ports(2)
     command = f'{sys.executable} -c "{PLACE.format(f"http://127.0.0.1:{port}/orders")}"'
@@ -218,6 +222,7 @@ def test_a_bad_shop_fails_with_an_exit_code(start: Start, tmp_path: Path) -> Non
         assert check.why in said
 
 
+@pytest.mark.long
 def test_an_interrupted_run_goes_on(start: Start, tmp_path: Path) -> None:
     gateway, port = free_ports(2)
     arguments = (gateway, f"http://127.0.0.1:{port}/amwal/callback", "--dukkan", "--late", "0")
