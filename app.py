@@ -12,11 +12,10 @@ from jinja2 import StrictUndefined
 from whitenoise import WhiteNoise
 
 import amwal
-from shop import cli, config, views
+from shop import cli, config, security, views
 from shop.db import db, init_db
 from shop.logs import init_logs
 from shop.payments import Gateway
-from shop.security import HEADERS, init_security
 from shop.views.errors import init_errors
 from shop.views.guards import csrf
 from shop.views.texts import init_texts
@@ -38,7 +37,7 @@ def create_app(settings: Mapping[str, str] | None = None) -> Flask:
     init_db(app)
     Migrate(app, db, directory=str(config.ROOT / "migrations"))
     init_gateway(app)
-    init_security(app)
+    security.init_security(app)
     csrf.init_app(app)
     init_templates(app)
     init_texts(app)
@@ -86,11 +85,18 @@ def init_templates(app: Flask) -> None:
 
 def init_static(app: Flask) -> None:
     """WhiteNoise serves `static/` before Flask is asked, to be kept for a day: a changed file has another address."""
+    with app.app_context():
+        every_answers = security.headers()
 
     def add_headers(headers: Headers, _path: str, _url: str) -> None:
-        for name, value in HEADERS.items():
+        for name, value in every_answers.items():
             headers[name] = value
 
     app.wsgi_app = WhiteNoise(  # type: ignore[method-assign]
-        app.wsgi_app, root=app.static_folder, prefix="static/", max_age=86_400, add_headers_function=add_headers
+        app.wsgi_app,
+        root=app.static_folder,
+        prefix="static/",
+        max_age=86_400,
+        add_headers_function=add_headers,
+        allow_all_origins=False,
     )

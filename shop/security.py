@@ -112,12 +112,16 @@ def own_path(target: str) -> str:
     return target if re.fullmatch(r"/(?!/)[^\\]*", target) and target.isprintable() else "/"
 
 
+def headers() -> dict[str, str]:
+    """The security headers that every answer carries."""
+    is_https = current_app.config["PUBLIC_URL"].startswith("https://")
+    return HEADERS | ({"Strict-Transport-Security": "max-age=31536000"} if is_https else {})
+
+
 def add_headers(response: Response) -> Response:
-    """Add the security headers that every page carries."""
-    for name, value in HEADERS.items():
+    """Add them to an answer."""
+    for name, value in headers().items():
         response.headers.setdefault(name, value)
-    if current_app.config["PUBLIC_URL"].startswith("https://"):
-        response.headers.setdefault("Strict-Transport-Security", "max-age=31536000")
     return response
 
 

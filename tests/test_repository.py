@@ -78,3 +78,11 @@ def test_row_63_debug_is_off_and_serve_does_not_start_with_it(app: Flask, tmp_pa
     assert "Traceback" not in output
     for file in (ROOT / "Makefile", *(ROOT / "stage").glob("*.py"), *(ROOT / "shop").rglob("*.py"), ROOT / "app.py"):
         assert not re.search(r"debug\s*=\s*True|FLASK_DEBUG=|\.run\(debug|DebuggedApplication", file.read_text()), file
+
+
+def test_every_test_that_the_security_document_names_exists() -> None:
+    tests = {file.name: file.read_text() for file in (ROOT / "tests").rglob("test_*.py")}
+    named = re.findall(r"`(test_\w+\.py)::(test_\w+)`", (ROOT / "docs" / "security.md").read_text())
+    assert len(named) > 100
+    for file, name in named:
+        assert f"\ndef {name}" in tests.get(file, ""), f"{file}::{name}"

@@ -34,6 +34,18 @@ def test_row_47_every_answer_carries_the_headers(client: CheckingClient, path: s
     assert "frame-ancestors 'none'" in policy
     assert headers["X-Content-Type-Options"] == "nosniff"
     assert headers["Referrer-Policy"] == "same-origin"
+    assert "Access-Control-Allow-Origin" not in headers
+    assert "charset=utf-8" in headers["Content-Type"].lower().replace('"', "")
+
+
+UNSAFE = r"\|\s*safe\b|autoescape false|Markup\(|innerHTML|outerHTML|insertAdjacent|\beval\(|document\.write|Storage\."
+
+
+def test_row_47_nothing_marks_text_as_html_and_no_script_writes_any() -> None:
+    for folder, kind in (("templates", "html"), ("shop", "py"), ("static/js", "js")):
+        for file in (ROOT / folder).rglob(f"*.{kind}"):
+            found = re.search(UNSAFE, file.read_text())
+            assert not found, f"{file.name}: {found}"
 
 
 @pytest.mark.parametrize("path", PAGES)
@@ -239,7 +251,8 @@ def test_over_https_cookies_and_headers_are_strict(new_app: Any) -> None:
     chosen = client.post("/language", data={"language": "ar"}, base_url="https://shop.example").headers["Set-Cookie"]
     assert chosen.startswith("__Host-dukkan_https_language=ar;")
     assert chosen.endswith("Secure; HttpOnly; Path=/; SameSite=Lax")
-    assert "max-age=31536000" in response.headers["Strict-Transport-Security"]
+    for answer in (response, client.get("/static/css/tokens.css", base_url="https://shop.example")):
+        assert "max-age=31536000" in answer.headers["Strict-Transport-Security"]
 
 
 def test_row_53_a_mistake_of_ours_shows_nothing_of_the_inside(
