@@ -64,7 +64,7 @@ class Gateway:
         self.slots = threading.BoundedSemaphore(threads // 2)
 
 
-KEY_VERDICTS = ("ok", amwal.KeyRejected.__name__, "reopened")
+KEY_VERDICTS = ("ok", "KeyRejected", "reopened")
 """What the log of our requests can say about the API key, or a person about it. No answer says nothing."""
 
 
@@ -154,7 +154,8 @@ def _store(order_id: int, started: datetime, milliseconds: int, result: amwal.In
             if not result.retryable:
                 bad_reply = isinstance(result, amwal.BadReply)
                 kind = AttentionKind.GATEWAY_REPLY if bad_reply else AttentionKind.GATEWAY_REFUSED
-                attend(session, kind, call.outcome, call.detail, order.id)
+                then = "; three in a row close the checkout" if call.outcome == "KeyRejected" else ""
+                attend(session, kind, call.outcome, call.detail + then, order.id)
         elif order.state is OrderState.PLACED:  # if not, the reply is dropped: nobody saw that invoice
             stored = Invoice(order_id=order.id, gateway_id=result.id, secret_digest=digest(result.secret))
             stored.url, stored.qr, stored.amount = result.url, qr, order.total

@@ -214,6 +214,7 @@ def test_row_24_three_rejections_in_a_row_close_the_checkout(
     told = attention(AttentionKind.GATEWAY_REFUSED)
     assert told is not None
     assert (told.subject, told.count) == ("KeyRejected", 3)
+    assert told.detail.endswith("the API key (HTTP 401); three in a row close the checkout")
     assert client.get("/").status_code == 200
     arabic = client.get("/checkout?lang=ar")
     assert arabic.status_code == 503
