@@ -20,19 +20,22 @@ demo: $(VENV)/installed-requirements.txt  ## Shop, worker and sandbox gateway on
 	@$(RUN)python -m stage
 
 test: $(VENV)/installed-requirements-dev.txt  ## The tests: unit, over HTTP with the sandbox, one purchase in Chromium
-	$(RUN)python -m pytest -m "not slow and not postgres"
+	$(RUN)python -m pytest $(WORKERS) -m "not slow and not postgres"
 
 check: $(VENV)/installed-requirements-dev.txt  ## What CI adds: lint, types, PostgreSQL, every page in eight modes
 	$(RUN)ruff check .
 	$(RUN)ruff format --check .
 	$(RUN)mypy
-	$(RUN)python -m pytest -m "(slow or postgres) and not long"
+	$(RUN)python -m pytest $(WORKERS) -m "(slow or postgres) and not long"
+
+WORKERS := -n auto --dist worksteal  # of the tests: as many as there are cores, each with databases of its own
 
 CHECKOUTS ?= 1000
 faults: $(VENV)/installed-requirements-dev.txt  ## Kill and break things for long; CHECKOUTS=10000 sets the size
 	$(RUN)python -m tests.faults.campaign --checkouts $(CHECKOUTS) --database sqlite
 	$(RUN)python -m tests.faults.campaign --checkouts $(CHECKOUTS) --database postgresql
-	ROUNDS=50 $(RUN)python -m pytest -m long tests
+	ROUNDS=50 $(RUN)python -m pytest -m long
+	SEQUENCES=2000 CALLBACKS=100000 REPLIES=20000 $(RUN)python -m pytest $(WORKERS) tests/faults/test_stateful.py tests/faults/test_fuzz.py
 
 format: $(VENV)/installed-requirements-dev.txt  ## Format the code
 	$(RUN)ruff check --fix .

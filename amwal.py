@@ -108,7 +108,7 @@ class Client:
         """Keep the project's address and key, and the origins (`https://host:port`) that payment pages may have."""
         self._url = project_url
         self._origins = frozenset(payment_origins)
-        self._session = requests.Session()
+        self._session = _Session()
         # Environment variables must not reroute our requests or replace the certificates that we trust.
         self._session.trust_env = False
         self._session.headers.update({"Authorization": f"Bearer {api_key}", "Content-Type": "application/json"})
@@ -177,6 +177,13 @@ class Client:
         if cutter.has_cut:  # cut in the headers, a reply looks complete and empty
             raise Unavailable("no answer from the gateway (took too long)")
         return content
+
+
+class _Session(requests.Session):
+    """A session that follows no redirect, and reads none: `allow_redirects=False` alone still reads its whole body."""
+
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        return None
 
 
 class _Cutter:

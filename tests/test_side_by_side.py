@@ -53,12 +53,15 @@ def test_each_has_its_own_basket_orders_invoices_and_callbacks(folders: list[Pat
     shops = [Dukkan(url[1]) for url in urls if url]
     jar = shops[0]._browser.cookies  # as in one browser: cookies of a host are sent to all of its ports
     shops[1]._browser.cookies = jar
-    for shop in shops:  # both baskets are filled before either is bought
-        shop._fill_basket()
-    pages = [shop.place() for shop in shops]  # which adds a second unit to each
-    for shop, page, folder in zip(shops, pages, folders, strict=True):
+    units = [1, 2]
+    for shop, pieces in zip(shops, units, strict=True):  # both baskets are filled before either is bought
+        for _ in range(pieces):
+            shop._fill_basket()
+    pages = [shop.place() for shop in shops]
+    for shop, page, folder, pieces in zip(shops, pages, folders, units, strict=True):
         assert shop._browser.cookies is jar
-        assert query(folder / "shop.db", "SELECT sum(quantity) FROM order_line WHERE product_id IS NOT NULL") == [(2,)]
+        bought = query(folder / "shop.db", "SELECT sum(quantity) FROM order_line WHERE product_id IS NOT NULL")
+        assert bought == [(pieces,)]
         link = re.search(r'href="(http://[^"]+/en/invoice/[0-9a-f]{24})"', page.text)
         assert link
         assert requests.post(f"{link[1]}/payment", timeout=10).ok
