@@ -167,7 +167,7 @@ def free_ports(count: int) -> list[int]:
 @click.command()
 @click.option("--checkouts", default=1000, show_default=True, type=click.IntRange(1, 1_000_000))
 @click.option("--database", type=click.Choice(["sqlite", "postgresql"]), default="sqlite", show_default=True)
-@click.option("--clients", default=12, show_default=True, type=click.IntRange(1, 100), help="Customers at a time.")
+@click.option("--clients", default=24, show_default=True, type=click.IntRange(1, 100), help="Customers at a time.")
 @click.option("--kill-every", default=0.25, show_default=True, help="Seconds between two kills, on average.")
 @click.option("--seed", default=1, show_default=True, help="Another seed makes other customers and other moments.")
 @click.option("--json", "file", type=click.Path(path_type=Path, dir_okay=False), help="Write the figures here, too.")

@@ -10,6 +10,8 @@ import requests
 
 PATIENCE = 120
 """Tries, a quarter of a second apart, before a customer goes home."""
+MINUTE = 60
+"""Looks at the order's page, a second apart: a killed process leaves a claim of 15 seconds behind, sometimes twice."""
 ODD_ANSWERS = ("lost", "reset", "500", "html", "missing-field", "early", "429")
 PLANS = {
     "pay": 66,
@@ -104,7 +106,7 @@ class Customer:
 
     def _payment_link(self) -> str:
         """Look at the order's page, trying again where the payment service did not answer."""
-        for _ in range(20):
+        for _ in range(MINUTE):
             page = self._ask("GET", self.place).text
             link = re.search(r'href="([^"]+/en/invoice/[0-9a-f]{24})"', page)
             if link:
