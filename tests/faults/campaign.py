@@ -5,10 +5,10 @@ at once, forged and late, and the gateway's answers get lost. At the end the sho
 with the gateway's own: what was answered 200 is paid, and nothing else is.
 """
 
+import heapq
 import json
 import os
 import platform
-import queue
 import random
 import shutil
 import socket
@@ -27,7 +27,7 @@ from sqlalchemy import func, select
 
 from models import Delivery, Invoice, LineKind, Order, OrderLine, OrderState, Payment, Product
 from shop.db import db
-from tests.faults.customer import Customer, GoneHome
+from tests.faults.customer import Customer, GoneHome, Waiting
 from tests.faults.house import House
 from tests.postgres import Server, programs
 
@@ -70,26 +70,35 @@ def run(house: House, figures: Figures, clients: int, kill_every: float) -> Coun
     with house.app.app_context():
         slugs = list(db.session.scalars(select(Product.slug).filter_by(active=True)))
         db.session.remove()
-    waiting: queue.Queue[int] = queue.Queue()
-    for number in range(figures.checkouts):
-        waiting.put(number)
-    later: list[tuple[float, Customer]] = []
+    strangers = iter(range(figures.checkouts))
+    away: list[tuple[float, int, Waiting]] = []
     ended: Counter[str] = Counter()
     lock, over = threading.Lock(), threading.Event()
 
+    def next_one() -> tuple[float, int, Waiting] | None:
+        """Who has come back, or a new customer, or else who comes back next."""
+        with lock:
+            if not away or away[0][0] > time.monotonic():
+                for number in strangers:
+                    return 0.0, number, Customer(number, figures.seed, house.webs, house.sandbox_url, slugs).buy()
+            return heapq.heappop(away) if away else None
+
     def serve() -> None:
-        while True:
+        while one := next_one():
+            at, number, customer = one
+            time.sleep(max(0.0, at - time.monotonic()))
             try:
-                number = waiting.get_nowait()
-            except queue.Empty:
-                return
-            customer = Customer(number, figures.seed, house.webs, house.sandbox_url, slugs)
-            try:
-                how = customer.buy(lambda seconds, who: later.append((time.monotonic() + seconds, who)))
+                seconds = next(customer)
+            except StopIteration as end:
+                how = end.value
             except GoneHome:
                 how = "went home"
             except Exception as error:  # a customer's trouble with the gateway is counted, and stops nobody else
                 how = f"{type(error).__name__}: {error}"[:80]
+            else:
+                with lock:
+                    heapq.heappush(away, (time.monotonic() + seconds, number, customer))
+                continue
             with lock:
                 ended[how] += 1
                 bar.update(1)
@@ -106,9 +115,6 @@ def run(house: House, figures: Figures, clients: int, kill_every: float) -> Coun
             thread.start()
         for thread in threads:
             thread.join()
-    for at, customer in later:
-        time.sleep(max(0.0, at - time.monotonic()))
-        customer.pay()
     over.set()
     killer.join()
     return ended
@@ -167,7 +173,7 @@ def free_ports(count: int) -> list[int]:
 @click.command()
 @click.option("--checkouts", default=1000, show_default=True, type=click.IntRange(1, 1_000_000))
 @click.option("--database", type=click.Choice(["sqlite", "postgresql"]), default="sqlite", show_default=True)
-@click.option("--clients", default=24, show_default=True, type=click.IntRange(1, 100), help="Customers at a time.")
+@click.option("--clients", default=12, show_default=True, type=click.IntRange(1, 100), help="Customers at a time.")
 @click.option("--kill-every", default=0.25, show_default=True, help="Seconds between two kills, on average.")
 @click.option("--seed", default=1, show_default=True, help="Another seed makes other customers and other moments.")
 @click.option("--json", "file", type=click.Path(path_type=Path, dir_okay=False), help="Write the figures here, too.")

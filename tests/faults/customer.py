@@ -3,15 +3,15 @@
 import random
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Generator
 from html import unescape
 
 import requests
 
 PATIENCE = 120
 """Tries, a quarter of a second apart, before a customer goes home."""
-MINUTE = 60
-"""Looks at the order's page, a second apart: a killed process leaves a claim of 15 seconds behind, sometimes twice."""
+CLAIM = 16
+"""Seconds after which the claim on an order's invoice that a killed process leaves behind has run out."""
 ODD_ANSWERS = ("lost", "reset", "500", "html", "missing-field", "early", "429")
 PLANS = {
     "pay": 66,
@@ -30,12 +30,16 @@ PLANS = {
 CONTACT = {"name": "Sara", "email": "sara@example.com", "address": "1 Olive Street", "city": "Amman", "country": "JO"}
 
 
+Waiting = Generator[float, None, str]
+"""What a customer does: yields for how many seconds they want to do something else, and returns how it ended."""
+
+
 class GoneHome(Exception):
     """The shop did not answer for too long."""
 
 
 class Customer:
-    """One customer with one order. `buy` says how it ended."""
+    """One customer with one order."""
 
     def __init__(self, number: int, seed: int, webs: list[str], sandbox: str, slugs: list[str]) -> None:
         """Make up what the customer will do; the same seed and number always make the same customer."""
@@ -51,8 +55,8 @@ class Customer:
         address = ".".join(str(self.chance.randint(1, 254)) for _ in range(4))
         self.headers = {"Host": webs[0].removeprefix("http://"), "X-Forwarded-For": address, "Origin": webs[0]}
 
-    def buy(self, due: Callable[[float, "Customer"], None]) -> str:
-        """Buy something. `due` takes what is to be gone on with later: seconds, and this customer."""
+    def buy(self) -> Waiting:
+        """Buy something and pay for it, or whatever else is planned."""
         quantity = self.chance.choice((1, 1, 1, 2))
         for slug in self.slugs:
             answer = self._ask("POST", "/basket/items", {"product": slug, "quantity": str(quantity)})
@@ -71,12 +75,15 @@ class Customer:
         assert len(places) == 1, places
         self.place = places.pop()
         link = self._payment_link()
+        for _ in range(3):
+            if not link:
+                yield CLAIM
+                link = self._payment_link()
         if not link:
             return "no invoice"
         self.invoice = link.rpartition("/")[2]
         if self.plan == "pay late":
-            due(70, self)  # the reservation is over by then
-            return "later"
+            yield 70  # the reservation is over by then
         return self.pay()
 
     def pay(self) -> str:
@@ -105,16 +112,15 @@ class Customer:
         requests.post(f"{self.sandbox}/trouble", json={"case": self.plan, "invoice": self.invoice}, timeout=120)
 
     def _payment_link(self) -> str:
-        """Look at the order's page, trying again where the payment service did not answer."""
-        for _ in range(MINUTE):
+        """Look at the order's page, and try again where the payment service did not answer; "" if that helps not."""
+        for _ in range(5):
             page = self._ask("GET", self.place).text
             link = re.search(r'href="([^"]+/en/invoice/[0-9a-f]{24})"', page)
             if link:
                 return unescape(link[1])
-            if f'action="{self.place}/invoice"' in page:
-                self._ask("POST", f"{self.place}/invoice", {"csrf_token": _hidden(page).get("csrf_token", "")})
-            else:  # a process died while it was asking; its lease runs out
-                time.sleep(1)
+            if f'action="{self.place}/invoice"' not in page:
+                break  # a process died while it was asking
+            self._ask("POST", f"{self.place}/invoice", {"csrf_token": _hidden(page).get("csrf_token", "")})
         return ""
 
     def _ask(self, method: str, path: str, form: dict[str, str] | None = None) -> requests.Response:
