@@ -67,7 +67,7 @@ class Customer:
             return "sold out" if answer.status_code == 422 else f"basket {answer.status_code}"
         if self.odd_answer:
             requests.post(f"{self.sandbox}/trouble", json={"case": self.odd_answer, "invoice": "next"}, timeout=30)
-        form = _hidden(page.text) | CONTACT | {"delivery": "standard"}
+        form = hidden(page.text) | CONTACT | {"delivery": "standard"}
         answers = [self._ask("POST", "/checkout", form) for _ in range(1 + self.sends_twice)]
         if any(answer.status_code != 303 for answer in answers):
             return _said(answers[0])
@@ -90,7 +90,7 @@ class Customer:
         """Do with the invoice what was planned."""
         if self.plan in ("cancel", "pay after cancelling"):
             page = self._ask("GET", self.place).text
-            self._ask("POST", f"{self.place}/cancellation", {"csrf_token": _hidden(page).get("csrf_token", "")})
+            self._ask("POST", f"{self.place}/cancellation", {"csrf_token": hidden(page).get("csrf_token", "")})
         if self.plan in ("cancel", "walk away"):
             return self.plan
         if self.plan in ("pay", "pay late", "pay after cancelling"):
@@ -120,7 +120,7 @@ class Customer:
                 return unescape(link[1])
             if f'action="{self.place}/invoice"' not in page:
                 break  # a process died while it was asking
-            self._ask("POST", f"{self.place}/invoice", {"csrf_token": _hidden(page).get("csrf_token", "")})
+            self._ask("POST", f"{self.place}/invoice", {"csrf_token": hidden(page).get("csrf_token", "")})
         return ""
 
     def _ask(self, method: str, path: str, form: dict[str, str] | None = None) -> requests.Response:
@@ -147,7 +147,8 @@ def _said(answer: requests.Response) -> str:
     return f"checkout {answer.status_code}: {re.sub('left of .*', 'left', words)[:90]}"
 
 
-def _hidden(page: str) -> dict[str, str]:
+def hidden(page: str) -> dict[str, str]:
+    """The hidden fields of a page's forms."""
     fields = {}
     for tag in re.findall(r'<input[^>]*type="hidden"[^>]*>', page):
         name, value = re.search(r'name="([^"]*)"', tag), re.search(r'value="([^"]*)"', tag)
