@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from statistics import quantiles
+from statistics import median, quantiles
 
 import pytest
 import requests
@@ -72,7 +72,7 @@ def test_rows_34_and_56_callbacks_are_answered_at_once(house: House, gateway: st
             customer = Customer(number, 7, house.webs, house.sandbox_url, slugs)
             customer.odd_answer, customer.plan = "", "walk away"
             try:
-                customer.buy(lambda *_: None)
+                next(customer.buy(), None)  # who gets no invoice goes home
             except (GoneHome, requests.RequestException):
                 return
 
@@ -88,7 +88,9 @@ def test_rows_34_and_56_callbacks_are_answered_at_once(house: House, gateway: st
         times = send_all(f"{house.webs[0]}/amwal/callback", messages)
         over.set()
     assert len(times) == ORDERS * COPIES
-    assert quantiles(times, n=100)[98] < 1, sorted(times)[-10:]
+    p99 = quantiles(times, n=100)[98]
+    print(f"gateway {gateway}: {len(times)} callbacks, median {median(times):.3f} s, p99 {p99:.3f} s")
+    assert p99 < 1, sorted(times)[-10:]
     with house.app.app_context():
         assert db.session.scalar(select(func.count()).select_from(Payment)) == ORDERS
         assert db.session.scalar(select(func.count()).select_from(Order)) > ORDERS  # customers were really at it
