@@ -1,4 +1,4 @@
-# The project's commands. What each does stands in README.md, with the plain commands for those without make.
+# The project's commands. README.md has the plain commands of `demo` and `test` for those without make.
 .DEFAULT_GOAL := help
 VENV ?= .venv
 RUN := $(VENV)/bin/

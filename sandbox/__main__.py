@@ -178,7 +178,12 @@ def conformance(port: int, callback_url: str, dukkan: bool, command: str | None,
     with app.app_context():
         shop = Dukkan(origin) if dukkan else Told(command, more["paid_text"])
         run = Run(shop, callback_url=callback_url, late_minutes=late, kept=folder / "results.json")
-        _say_conformance(app, here, late if dukkan else 0)
+        _say_conformance(app, here)
+        if dukkan:
+            click.echo(f"  PUBLIC_URL={origin}")
+            click.echo(f"  DATABASE_URL=sqlite:///{folder.resolve() / 'shop.db'}")
+            if late:
+                click.echo(f"  RESERVATION_MINUTES={max(1, round(late))}")
         todo = run.groups_to_do()
         minutes = late + 1 + len(todo) / 20
         click.echo(f"{len(todo)} orders are to be placed; it takes about {minutes:.0f} minutes.")
@@ -195,15 +200,13 @@ def conformance(port: int, callback_url: str, dukkan: bool, command: str | None,
     sys.exit(0 if Verdict.PASSED in passed and Verdict.FAILED not in passed else 1)
 
 
-def _say_conformance(app: Flask, here: str, reservation_minutes: float) -> None:
+def _say_conformance(app: Flask, here: str) -> None:
     """Print the settings to start the shop with."""
     project = store_of(app).project()
     click.echo("Start your shop with these settings (their names are Dukkan's), and leave it running:")
     click.echo(f"  AMWAL_PROJECT_URL={here}/projects/{project.id}")
     click.echo(f"  AMWAL_API_KEY={project.api_key}")
     click.echo(f"  AMWAL_PAYMENT_ORIGINS={here}")
-    if reservation_minutes:
-        click.echo(f"  RESERVATION_MINUTES={max(1, round(reservation_minutes))}")
 
 
 def _wait_for(callback_url: str, seconds: float = 900) -> None:

@@ -16,7 +16,7 @@ def tell_of_failure(folder: Path, delivery: Delivery, attempt: Attempt, again_at
     message["Date"] = format_datetime(attempt.started_at)
     message["Subject"] = f"Callback attempt {attempt.number} failed for invoice {delivery.invoice_id}"
     answer = f"HTTP {attempt.status}" if attempt.status else attempt.error
-    goes_on = "That was the last attempt. Send it again from your account, or confirm the order in your shop by hand."
+    goes_on = "That was the last attempt. Send it again from your account, or mark the order paid in your shop by hand."
     if again_at:
         goes_on = f"The next attempt follows at {again_at:%Y-%m-%d %H:%M:%S} UTC; you need do nothing for it."
     message.set_content(

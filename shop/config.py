@@ -1,7 +1,7 @@
 """Every setting once: its name, type, default and meaning. A wrong, missing or misspelt one stops the start.
 
-Settings come from the environment or from a file `.env` beside `app.py` (the environment wins). Only `app.py` and
-`shop/cli.py` read this module; the rest of the shop finds the checked values in `current_app.config`.
+Settings come from the environment or from a file `.env` beside `app.py` (the environment wins). Only `app.py` reads
+this module; the rest of the shop finds the checked values in `current_app.config`.
 """
 
 import difflib
@@ -288,12 +288,17 @@ def _value(setting: Setting, given: Mapping[str, str]) -> Any:
         raise SettingError(f"{setting.name} cannot be used: {error}. It is {setting.meaning}.") from None
 
 
+SLIP = 0.89
+"""How alike two names are, from 0 to 1, of which one is taken for the other misspelt: a letter or two."""
+
+
 def _refuse_misspelt(names: Mapping[str, str], *, every: bool) -> None:
-    """Refuse unknown names: all of a file of ours; in the environment those that look like settings of ours."""
-    for name in names:
-        ours = every or name.startswith(("AMWAL_", "SHOP_"))
-        if ours and name not in _BY_NAME:
-            near = difflib.get_close_matches(name, _BY_NAME, 1)
+    """Refuse unknown names: all of a file of ours; in the environment those that look like settings of ours, or nearly
+    like one that is not given."""
+    for name in sorted(names.keys() - _BY_NAME.keys()):
+        near = difflib.get_close_matches(name, _BY_NAME, 1)
+        slip = near and near[0] not in names and difflib.SequenceMatcher(None, name, near[0]).ratio() > SLIP
+        if every or slip or name.startswith(("AMWAL_", "SHOP_")):
             hint = f"Did you mean {near[0]}?" if near else "Remove it; .env.example lists what there is."
             raise SettingError(f"{name} is not a setting. {hint}")
 

@@ -1,4 +1,4 @@
-"""Backups, row 61 of the fault table: one moment of the whole database, taken while the shop goes on, and restored."""
+"""Backups, row 61 of docs/faults.md: one moment of the whole database, taken while the shop goes on, and restored."""
 
 import os
 import shutil

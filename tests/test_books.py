@@ -1,4 +1,4 @@
-"""CSV out and in. Row 54 of the fault table: no cell is a formula."""
+"""CSV out and in. Row 54 of docs/faults.md: no cell is a formula."""
 
 import csv
 import stat

@@ -1,4 +1,4 @@
-"""Confirming by hand, row 65 of the fault table: the money is at the gateway, and no callback tells of it."""
+"""Confirming by hand, row 65 of docs/faults.md: the money is at the gateway, and no callback tells of it."""
 
 import json
 import threading

@@ -1,4 +1,4 @@
-"""The callback, rows 1 to 15 of the fault table: what arrives, what is answered, what is stored."""
+"""The callback, rows 1 to 15 of docs/faults.md: what arrives, what is answered, what is stored."""
 
 import json
 from concurrent.futures import ThreadPoolExecutor

@@ -85,6 +85,33 @@ def test_row_58_a_misspelt_setting_is_named_with_what_was_meant() -> None:
         load(GOOD | {"AMWAL_APIKEY": "key"})
 
 
+@pytest.mark.parametrize(
+    ("slip", "meant"),
+    [
+        ("TRUSTED_PROXYS", "TRUSTED_PROXIES"),
+        ("RESERVATION_MINUTE", "RESERVATION_MINUTES"),
+        ("DATABASEURL", "DATABASE_URL"),
+    ],
+)
+def test_row_58_so_is_one_in_the_environment(slip: str, meant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in GOOD.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv(meant, raising=False)
+    monkeypatch.setenv("DUKKAN_DOTENV", os.devnull)
+    monkeypatch.setenv(slip, "1")
+    with pytest.raises(SettingError, match=f"{slip} is not a setting. Did you mean {meant}"):
+        load()
+
+
+def test_row_58_what_is_not_ours_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (GOOD | {"DATABASE_URL": "sqlite:////tmp/shop.db"}).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("DUKKAN_DOTENV", os.devnull)
+    for name in ("DATABASE_URI", "PUBLIC_KEY", "DEMO_MODE", "MAIL_USER", "SECRET", "API_KEY", "DATABASE"):
+        monkeypatch.setenv(name, "another program's")
+    load()
+
+
 def test_row_58_a_refused_value_is_not_repeated() -> None:
     with pytest.raises(SettingError) as caught:
         load(GOOD | {"PUBLIC_URL": "sk-secret-pasted-into-the-wrong-line"})

@@ -47,9 +47,9 @@ def test_what_can_be_copied_anywhere_imports_nothing_of_ours(path: str) -> None:
     assert not imports(path)
 
 
-def test_only_app_and_the_command_line_read_the_settings() -> None:
+def test_only_app_reads_the_settings() -> None:
     readers = {path for path in SHOP if "shop.config" in imports(path)}
-    assert readers <= {"app.py", "shop/cli.py"}
+    assert readers == {"app.py"}
 
 
 def test_nothing_imports_app() -> None:

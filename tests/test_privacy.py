@@ -1,4 +1,4 @@
-"""Forgetting, row 68 of the fault table: who ordered is cleared, and the books stay whole."""
+"""Forgetting, row 68 of docs/faults.md: who ordered is cleared, and the books stay whole."""
 
 from datetime import timedelta
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The fault table has 69 rows. Each is a test that carries its row's number, or stands here with the reason why not."""
+"""docs/faults.md has 69 rows. Each is a test that carries its row's number, or stands here with the reason why not."""
 
 import re
 from pathlib import Path
@@ -22,3 +22,10 @@ def named_rows() -> set[int]:
 
 def test_every_row_has_a_test_or_a_reason() -> None:
     assert named_rows() == ROWS - set(TO_COME)
+
+
+def test_the_page_lists_every_row_once_and_says_what_is_to_come() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "faults.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^\| (\d+) \| .+ \| (.+) \|$", page, re.MULTILINE)
+    assert [int(number) for number, _ in listed] == sorted(ROWS)
+    assert {int(number) for number, must in listed if must.startswith("to come")} == set(TO_COME)

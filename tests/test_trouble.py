@@ -1,4 +1,4 @@
-"""The sandbox's trouble cases against the shop, over HTTP in both directions: what the fault table says must happen."""
+"""The sandbox's trouble cases against the shop, over HTTP in both directions: what docs/faults.md says must happen."""
 
 import json
 import re

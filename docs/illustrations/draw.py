@@ -1,6 +1,6 @@
 """Draw the shop's sixteen product pictures as small SVG files, into static/img/products/.
 
-    python static/img/products/draw.py
+    python docs/illustrations/draw.py
 
 The drawings are the shop's own and are dedicated to the public domain (CC0 1.0).
 Running the script again writes the same bytes again. All pictures share one hand: a square of 400,

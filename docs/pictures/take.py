@@ -1,5 +1,6 @@
 """Takes the README's pictures anew from a running demo: `python docs/pictures/take.py http://127.0.0.1:8000`."""
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -12,7 +13,7 @@ CONTACT = {"name": "Sara Haddad", "email": "sara@example.com", "address": "12 Ol
 def take(shop: str) -> None:
     """Buy something and take a picture at each step."""
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         desk = browser.new_context(viewport={"width": 1280, "height": 800}, locale="en-GB").new_page()
         phone = browser.new_context(viewport={"width": 390, "height": 760}, locale="en-GB").new_page()
 

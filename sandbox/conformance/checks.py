@@ -94,4 +94,3 @@ ALL = (
     _case("bomb", "A few of these at once fill the memory."),
     _case("late", _LOOSE_MONEY),
 )
-BY_NAME = {check.name: check for check in ALL}

@@ -90,7 +90,7 @@ class Bug:
     """A bug to seed, and what must catch it."""
 
     name: str
-    """As `docs` and the fault table call it."""
+    """As docs/reliability.md calls it."""
     switch: Callable[[Shop], Any]
     """Seeds it: gives a context manager."""
     check: Callable[[Shop], None]
@@ -680,4 +680,4 @@ BUGS = (
         audit=frozenset({6}),
     ),
 )
-"""The twelve of the fault table."""
+"""The twelve of docs/reliability.md."""

@@ -101,8 +101,6 @@ def start_dukkan(start: Start, tmp_path: Path, port: int) -> None:
     """This shop, with the settings that the run printed."""
     environment = settings(tmp_path) | {
         "DUKKAN_DOTENV": os.devnull,
-        "PUBLIC_URL": f"http://127.0.0.1:{port}",
-        "DATABASE_URL": f"sqlite:///{tmp_path / 'shop.db'}",
         "MAIL_URL": str(tmp_path / "mail"),
     }
     flask = ("-m", "flask", "--app", "app")
