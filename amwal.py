@@ -128,8 +128,8 @@ class Client:
             cancel_url: where it goes after cancelling.
 
         Raises:
-            AmwalError: one of the family above, at the latest after `DEADLINE` seconds (and what the system's resolver
-                takes to find the gateway's address, which nobody can cut short).
+            AmwalError: one of the family above, at the latest after `DEADLINE` seconds. (On top comes what the system's
+                resolver takes to find the gateway's addresses, and `CONNECT_TIMEOUT` for each that is dead.)
         """
         reply = self.put_invoice(
             amount=amount, header=header, description=description, success_url=success_url, cancel_url=cancel_url
@@ -290,8 +290,10 @@ def parse_invoice(content: bytes, payment_origins: Collection[str]) -> Invoice:
     reply = _read_json(content, BadReply)
     if not isinstance(reply, dict):
         raise BadReply("the reply is no JSON object")
-    if reply.get("err") != 0 or isinstance(reply.get("err"), bool):
-        raise Refused(f"the gateway refused the invoice (err {str(reply.get('err'))[:40]!r})")
+    err = reply.get("err")
+    if err != 0 or isinstance(err, bool):
+        shown = str(err)[:40] if isinstance(err, int) else f"of type {type(err).__name__}"  # a text could hold a secret
+        raise Refused(f"the gateway refused the invoice (err {shown})")
     data = reply.get("data")
     if not isinstance(data, dict):
         raise BadReply("`data` is missing")

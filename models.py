@@ -87,6 +87,11 @@ class OrderState(Labelled):
         """Whether stock is reserved for the order while its payment is awaited."""
         return self in (OrderState.PLACED, OrderState.AWAITING_PAYMENT)
 
+    @property
+    def may_be_paid_unseen(self) -> bool:
+        """Whether the buyer may have paid although no callback has said so: an invoice stays payable at the gateway."""
+        return self in (OrderState.AWAITING_PAYMENT, OrderState.EXPIRED, OrderState.CANCELLED)
+
 
 MOVES: dict[OrderState | None, frozenset[OrderState]] = {
     None: frozenset({OrderState.PLACED}),

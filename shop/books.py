@@ -211,7 +211,7 @@ def _lock_products(session: Session, slugs: list[str]) -> dict[str, Product]:
     found: dict[str, Product] = {}
     for start in range(0, len(ids), CHUNK):
         chunk = select(Product).where(Product.id.in_(ids[start : start + CHUNK])).order_by(Product.id)
-        chunk = chunk.options(joinedload(Product.category, innerjoin=True)).with_for_update(of=Product)
+        chunk = chunk.options(joinedload(Product.category, innerjoin=True)).with_for_update(of=Product, key_share=True)
         found |= {one.slug: one for one in session.scalars(chunk)}
     return found
 

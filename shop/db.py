@@ -151,7 +151,13 @@ _POSTGRESQL_PATIENCE = {
 
 
 def _prepare_postgresql_reader(connection: Any, _: object) -> None:
-    _set(connection, timezone="UTC", lock_timeout=f"{LOCK_TIMEOUT}s", default_transaction_read_only="on")
+    _set(
+        connection,
+        timezone="UTC",
+        lock_timeout=f"{LOCK_TIMEOUT}s",
+        default_transaction_read_only="on",
+        default_transaction_isolation="read committed",  # a hot standby refuses what a server may have as its default
+    )
 
 
 def _prepare_postgresql_writer(connection: Any, _: object) -> None:

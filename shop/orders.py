@@ -248,14 +248,16 @@ def resume(order_id: int, holder: Holder = NOBODY) -> bool:
 
 
 def note_return(order_id: int) -> None:
-    """The browser came back by successUrl. That proves nothing, but blockchains confirm slowly: the first return of an
-    order that awaits its payment extends the reservation, once."""
+    """The browser came back by successUrl. That proves nothing, but its buyer believes to have paid: nobody asks them
+    again, and if no callback comes, a person is told. Blockchains confirm slowly, so the first return of an order that
+    awaits its payment extends the reservation, once."""
     with write() as session:
         order = lock(session, order_id)
-        if order.returned_at is not None or order.state not in (OrderState.AWAITING_PAYMENT, OrderState.EXPIRED):
+        if order.is_said_to_be_paid or not order.state.may_be_paid_unseen:
             return
+        is_first = order.returned_at is None
         order.returned_at = now()
-        if order.state is OrderState.AWAITING_PAYMENT:
+        if is_first and order.state is OrderState.AWAITING_PAYMENT:
             minutes = current_app.config["CONFIRMATION_MINUTES"]
             order.reserved_until += timedelta(minutes=minutes)
             note(session, order, EventKind.RESERVATION_EXTENDED, "customer", f"by {minutes} minutes")
@@ -265,8 +267,11 @@ def note_return(order_id: int) -> None:
 
 
 def lock(session: Session, order_id: int) -> Order:
-    """The order, locked until the transaction ends (SQLite's writers take turns anyway)."""
-    return session.scalars(select(Order).filter_by(id=order_id).with_for_update()).one()
+    """The order, locked until the transaction ends (SQLite's writers take turns anyway).
+
+    `key_share` leaves those alone who only store rows that point to it: they need no turn, and could deadlock.
+    """
+    return session.scalars(select(Order).filter_by(id=order_id).with_for_update(key_share=True)).one()
 
 
 def move(session: Session, order: Order, to: OrderState, actor: str, detail: str = "", **values: Any) -> bool:

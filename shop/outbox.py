@@ -140,10 +140,10 @@ def _run_out() -> list[int]:
 
 def _notice_possibly_paid() -> None:
     """Back by successUrl and no callback for long: callbacks may be switched off, or their URL wrong."""
-    waiting = (OrderState.AWAITING_PAYMENT, OrderState.EXPIRED)
-    overdue = select(Order).where(Order.state.in_(waiting), Order.returned_at <= now() - CALLBACK_EXPECTED_WITHIN)
+    unpaid = [state for state in OrderState if state.may_be_paid_unseen]
+    overdue = select(Order).where(Order.state.in_(unpaid), Order.returned_at <= now() - CALLBACK_EXPECTED_WITHIN)
     told = select(Attention.id).where(Attention.kind == AttentionKind.POSSIBLY_PAID, Attention.order_id == Order.id)
-    untold = overdue.where(~told.exists()).order_by(Order.id).limit(100)
+    untold = overdue.where(~told.where(Attention.last_at >= Order.returned_at).exists()).order_by(Order.id).limit(100)
     if db.session.scalar(untold.limit(1)) is None:
         return
     with write() as session:
@@ -198,6 +198,9 @@ def _deliver(message: OutboxMessage) -> None:
         error = f"{type(caught).__name__}: {said}"[:300]
         log.warning("outbox %s failed (try %d): %s", message.key, message.attempts, error)
     with write() as session:
+        order_id = message.payload.get("order_id")
+        if order_id is not None and not orders.lock(session, order_id).email:
+            error = ""  # the customer was forgotten meanwhile: nothing is to be sent, and a complaint names the address
         stored = session.get_one(OutboxMessage, message.id)
         stored.error = error
         if not error:
@@ -205,7 +208,7 @@ def _deliver(message: OutboxMessage) -> None:
             return
         stored.due_at = now() + back_off(stored.attempts)
         if stored.attempts >= PATIENCE and stored.kind is not OutboxKind.MAIL_DIGEST:  # it could not be told by itself
-            attend(session, AttentionKind.OUTBOX_STUCK, stored.key, error, stored.payload.get("order_id"))
+            attend(session, AttentionKind.OUTBOX_STUCK, stored.key, error, order_id)
 
 
 def _do_hourly() -> None:

@@ -274,7 +274,7 @@ def _judge(session: Session, attempt: CallbackAttempt, body: bytes) -> CallbackO
 def _lock_by_invoice(session: Session, which: ColumnElement[bool]) -> Order | None:
     """The order of an invoice, locked until the transaction ends."""
     found = select(Order).join(Order.invoice).where(which).options(contains_eager(Order.invoice))
-    return session.scalar(found.with_for_update(of=Order))
+    return session.scalar(found.with_for_update(of=Order, key_share=True))
 
 
 def _tell_of_guesses(session: Session, attempt: CallbackAttempt, only_counted: int) -> None:

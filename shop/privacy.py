@@ -78,6 +78,10 @@ def tidy() -> None:
         Order.state.in_(_NEVER_PAID),
         Order.reserved_until <= now() - UNPAID_KEPT,
         or_(*(getattr(Order, name) != "" for name in CONTACT)),
+        ~select(Attention.id)
+        .where(Attention.order_id == Order.id, Attention.closed_at.is_(None))
+        .where(Attention.kind == AttentionKind.POSSIBLY_PAID)
+        .exists(),
     )
     for order_id in db.session.scalars(select(Order.id).where(*due).order_by(Order.id).limit(CHUNK)).all():
         with write() as session:

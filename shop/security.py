@@ -70,7 +70,12 @@ def check_host() -> ResponseReturnValue | None:
     The demo has one address, the one that phones can reach too. A person who opens it by loopback is sent there, or
     the two would have different cookies; the gateway is not, since a callback must never meet a redirect.
     """
-    if request.path in ANY_HOST or request.host == public_host():
+    if not request.query_string.isascii():  # no browser sends such a one, and reading it would fail
+        return Response("This address cannot be read.\n", 400, content_type="text/plain; charset=utf-8")
+    host = request.host.lower()
+    if current_app.config["PUBLIC_URL"].startswith("https:"):
+        host = host.removesuffix(":443")  # which some clients add
+    if request.path in ANY_HOST or host == public_host():
         return None
     if not current_app.config["DEMO"] or not re.fullmatch(r"(localhost|127\.0\.0\.1|\[::1\])(:\d+)?", request.host):
         # Plain text: an error page has links, and those need a host that makes sense.

@@ -67,7 +67,8 @@ def _drain(server: wasyncore.dispatcher) -> None:
     """Take no new connections, and send the answers to the requests that have been read."""
     wasyncore.dispatcher.close(server)
     until = time.monotonic() + DRAIN_SECONDS
-    while time.monotonic() < until and any(
-        channel.requests or channel.total_outbufs_len for channel in list(server.active_channels.values())
-    ):
+    while server.active_channels and time.monotonic() < until:
         wasyncore.loop(timeout=0.1, map=server._map, count=1, use_poll=True)
+        for channel in server.active_channels.values():
+            # One that is kept alive would bring requests forever.
+            channel.will_close = channel.will_close or not (channel.requests or channel.total_outbufs_len)

@@ -72,6 +72,13 @@ def test_err_other_than_0_is_a_refusal(err: object) -> None:
         amwal.parse_invoice(reply(err), ORIGINS)
 
 
+@pytest.mark.parametrize("err", ["bad key the-key", ["the-key"], {"key": "the-key"}])
+def test_row_53_what_err_says_is_not_repeated(err: object) -> None:
+    with pytest.raises(amwal.Refused) as caught:
+        amwal.parse_invoice(reply(err), ORIGINS)
+    assert "the-key" not in str(caught.value)
+
+
 @pytest.mark.parametrize("name", ["invoiceId", "url", "secret"])
 @pytest.mark.parametrize("value", [None, "", 5, ["x"], "х", "a\x00b", "x" * 3000])
 def test_a_field_that_is_not_as_promised_is_a_bad_reply(name: str, value: object) -> None:

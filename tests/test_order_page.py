@@ -77,6 +77,8 @@ def test_after_the_return_no_device_asks_to_pay_again(
     order.run_out(placed)
     orders.expire(placed.id)
     assert heading(post(buyer, placed, "reservation")) == "Pay $64.00", "whoever holds it again wants to pay"
+    stranger.get(path(placed, "?returned=success"))
+    assert heading(buyer.get(path(placed)).text) == "Waiting for confirmation", "and has, once more"
 
 
 def test_row_41_opening_the_cancel_url_cancels_nothing(buyer: CheckingClient, placed: Any, order: OrderFactory) -> None:

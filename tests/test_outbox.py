@@ -19,7 +19,7 @@ from flask import Flask
 from sqlalchemy import update
 from sqlalchemy.exc import OperationalError
 
-from models import Attention, AttentionKind, Heartbeat, OrderState, OutboxKind, OutboxMessage, now
+from models import Attention, AttentionKind, Heartbeat, Order, OrderState, OutboxKind, OutboxMessage, now
 from shop import orders, outbox
 from shop.db import db, write
 from tests.conftest import CheckingClient, OrderFactory, attention, rows
@@ -187,6 +187,42 @@ def test_row_64_back_by_success_url_and_no_callback_for_a_quarter_of_an_hour(app
     item = attention(AttentionKind.POSSIBLY_PAID)
     assert item is not None
     assert (item.order_id, item.count) == (waiting.id, 1)
+
+
+def returned_long_ago(order: OrderFactory, which: Order) -> None:
+    orders.note_return(which.id)
+    with write() as session:
+        orders.lock(session, which.id).returned_at = now() - timedelta(minutes=16)
+
+
+def test_row_64_so_it_is_where_the_order_was_cancelled_meanwhile(app: Flask, order: OrderFactory) -> None:
+    """The payment page was open elsewhere: its invoice can still be paid."""
+    before, after = order.awaiting(), order.awaiting()
+    returned_long_ago(order, before)
+    for one in (before, after):
+        assert orders.cancel(one.id, "customer")
+    returned_long_ago(order, after)
+    outbox.tick()
+    told = rows(Attention, kind=AttentionKind.POSSIBLY_PAID)
+    assert {item.order_id for item in told} == {before.id, after.id}
+
+
+def test_row_64_a_second_return_is_told_though_the_first_was_settled(app: Flask, order: OrderFactory) -> None:
+    waiting = order.awaiting()
+    returned_long_ago(order, waiting)
+    outbox.tick()
+    with write() as session:
+        session.execute(update(Attention).values(closed_at=now(), last_at=now() - timedelta(minutes=17)))
+    order.run_out(waiting)
+    orders.expire(waiting.id)
+    assert orders.resume(waiting.id)
+    with write() as session:  # both long ago, one after the other
+        stored = orders.lock(session, waiting.id)
+        stored.held_since, stored.returned_at = now() - timedelta(minutes=30), now() - timedelta(minutes=40)
+    returned_long_ago(order, waiting)
+    outbox.tick()
+    outbox.tick()
+    assert [item.closed_at is None for item in rows(Attention, kind=AttentionKind.POSSIBLY_PAID)] == [False, True]
 
 
 def test_the_worker_ends_reservations_and_shows_that_it_lives(

@@ -24,8 +24,11 @@ from sqlalchemy import Select, make_url, select, text
 from sqlalchemy.exc import IntegrityError, OperationalError
 
 from models import (
+    Attention,
     AttentionKind,
     Base,
+    Basket,
+    BasketItem,
     Heartbeat,
     Order,
     OrderState,
@@ -36,7 +39,7 @@ from models import (
     StockMovement,
     now,
 )
-from shop import audit, baskets, catalogue, doctor, orders, outbox, payments
+from shop import audit, baskets, books, catalogue, doctor, orders, outbox, payments
 from shop.db import db, engine, write
 from tests.conftest import CONTACT, CheckingClient, OrderFactory, attention, rows, set_stock, settings_for, stock_of
 from tests.pages import heading
@@ -71,6 +74,7 @@ def test_the_writer_keeps_what_it_acknowledged_and_waits_for_nothing_for_long(ap
         assert shown(connection, "timezone") == ["UTC"]
     with db.engine.connect() as connection:
         assert shown(connection, "transaction_read_only", "timezone", "lock_timeout") == ["on", "UTC", "5s"]
+        assert shown(connection, "transaction_isolation") == ["read committed"]  # all that a hot standby can
 
 
 def test_options_in_the_address_are_kept(new_app: Callable[..., Flask], database_url: str) -> None:
@@ -187,6 +191,25 @@ def place_crossing(app: Flask, monkeypatch: pytest.MonkeyPatch) -> list[BaseExce
 def test_crossing_baskets_do_not_wait_for_each_other(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
     assert place_crossing(app, monkeypatch) == [None, None]
     assert len(rows(Order)) == 2
+
+
+def test_who_stores_rows_that_point_to_what_is_locked_does_not_wait(app: Flask, order: OrderFactory) -> None:
+    """A basket and a note are stored while their product and order are being changed: waiting could be a deadlock."""
+    waiting = order.awaiting("brass-dallah")
+
+    def elsewhere() -> None:
+        with app.app_context(), write() as session:
+            basket = Basket()
+            session.add(basket)
+            session.flush()
+            session.add(BasketItem(basket_id=basket.id, product_id=product.id, quantity=1))
+            session.add(Attention(kind=AttentionKind.PAID_TWICE, subject="A-1", order_id=waiting.id))
+
+    with ThreadPoolExecutor(1) as other, write() as session:
+        [product] = books._lock_products(session, ["brass-dallah"]).values()
+        orders.lock(session, waiting.id)
+        other.submit(elsewhere).result(timeout=4)  # seconds, of the five that a lock may be waited for
+    assert len(rows(BasketItem, product_id=product.id)) == 2
 
 
 def test_without_the_one_order_of_locks_one_of_them_fails_and_leaves_nothing(

@@ -23,6 +23,7 @@ from models import (
     OrderLine,
     OrderNote,
     OrderState,
+    OutboxKind,
     OutboxMessage,
     Payment,
     Staff,
@@ -224,6 +225,41 @@ def test_row_68_resumed_at_the_last_moment_is_not_forgotten(
     monkeypatch.setattr(orders, "lock", lock_after_it_was_resumed)
     privacy.tidy()
     assert order.again(late).address == "12 Canary Street"
+
+
+def test_row_68_who_came_back_from_paying_is_not_forgotten_while_a_person_should_look(
+    app: Flask, order: OrderFactory
+) -> None:
+    late = placed(order, "expired")
+    orders.note_return(late.id)
+    month_ago = now() - timedelta(days=31)
+    set_order(late, returned_at=month_ago, reserved_until=month_ago)
+    outbox.tick()
+    privacy.tidy()
+    assert order.again(late).address == "12 Canary Street"
+    with write() as session:
+        session.execute(update(Attention).values(closed_at=now()))
+    privacy.tidy()
+    assert order.again(late).address == ""
+
+
+def test_row_68_a_mail_that_fails_meanwhile_brings_no_address_back(
+    app: Flask, order: OrderFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker is speaking to the mail server while the customer is forgotten."""
+    late = placed(order, "expired")
+    address = late.email
+
+    def refuse(message: OutboxMessage) -> None:
+        assert forget(app).exit_code == 0
+        raise OSError(f"no such mailbox: {address}")
+
+    monkeypatch.setitem(outbox.HANDLERS, OutboxKind.MAIL_PAY_HERE, refuse)
+    with write() as session:
+        session.execute(update(OutboxMessage).values(done_at=None, due_at=now(), attempts=outbox.PATIENCE))
+    outbox.tick()
+    assert address not in everything()
+    assert rows(OutboxMessage)[0].done_at is not None
 
 
 def test_row_68_the_worker_deletes_baskets_that_nobody_touched_for_long(

@@ -71,6 +71,22 @@ def test_row_46_another_host_name_is_refused(client: CheckingClient, host: str) 
     assert "evil.example" not in response.text
 
 
+@pytest.mark.parametrize("host", ["Shop.Example", "shop.example:443", "SHOP.EXAMPLE:443"])
+def test_row_46_ones_own_name_may_be_written_in_other_ways(new_app: Any, host: str) -> None:
+    """Some clients send the name as its address was typed; a callback must not be lost for that."""
+    shop = new_app(PUBLIC_URL="https://Shop.example", AMWAL_PROJECT_URL="https://amwal.exchange/projects/1")
+    answer = shop.test_client().post("/amwal/callback", data=b"x", headers={"Host": host})
+    assert answer.text != "This shop does not answer under that name.\n"
+    with shop.app_context():
+        assert rows(CallbackAttempt)
+    assert shop.test_client().get("/", headers={"Host": f"evil.{host}"}).status_code == 400
+
+
+def test_an_address_that_cannot_be_read_is_refused(client: CheckingClient) -> None:
+    answer = client.get("/", environ_overrides={"QUERY_STRING": "q=\xff"})
+    assert (answer.status_code, answer.mimetype) == (400, "text/plain")
+
+
 def test_row_46_forwarded_headers_are_not_believed(client: CheckingClient, order: OrderFactory) -> None:
     headers = {"X-Forwarded-Host": "evil.example", "X-Forwarded-Proto": "https", "X-Forwarded-For": "1.2.3.4"}
     assert "evil.example" not in client.get("/", headers=headers).text

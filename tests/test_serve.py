@@ -97,6 +97,36 @@ def test_row_57_a_request_in_flight_is_finished_at_sigterm(migrated: Path, tmp_p
     assert answers[0].status_code == 303
 
 
+def test_row_57_a_connection_that_is_kept_alive_delays_no_stop(migrated: Path, tmp_path: Path) -> None:
+    """As a proxy keeps them, with a request on them all the time."""
+    (tmp_path / "shop.db").write_bytes(migrated.read_bytes())
+    port = free_port()
+    here = f"http://127.0.0.1:{port}"
+    shop = start(tmp_path, port, "--no-worker", PUBLIC_URL=here)
+    statuses: list[int] = []
+
+    def go_on() -> None:
+        session = requests.Session()
+        try:
+            while True:
+                statuses.append(session.get(here, timeout=5).status_code)
+        except requests.ConnectionError:
+            return
+
+    proxies = [threading.Thread(target=go_on) for _ in range(8)]
+    try:
+        wait_for(f"{here}/healthz")
+        for proxy in proxies:
+            proxy.start()
+        time.sleep(0.5)
+    finally:
+        shop.send_signal(signal.SIGTERM)
+        assert shop.wait(server.DRAIN_SECONDS / 2) == 0
+    for proxy in proxies:
+        proxy.join()
+    assert set(statuses) == {200}
+
+
 @pytest.mark.slow
 @pytest.mark.sqlite
 def test_row_56_with_fifty_slow_clients_a_callback_is_answered_at_once(order: OrderFactory, tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ def show(token: str) -> ResponseReturnValue:
     pays nothing and cancels nothing."""
     order = order_or_404(token)
     returned = request.args.get("returned")
-    if returned == "success" and order.returned_at is None and order.may_still_be_paid:
+    if returned == "success" and order.state.may_be_paid_unseen and not order.is_said_to_be_paid:
         orders.note_return(order.id)
         order = order_or_404(token)
     key = request.args.get("key", "")

@@ -35,6 +35,7 @@ SEED = int(os.environ.get("SEED", "1"))
 PHASES = (Phase.generate, Phase.shrink) if os.environ.get("SHRINK") else (Phase.generate,)
 """Making a failing sequence short takes minutes, so that is done on demand."""
 STEPS = 50
+UNSEEN = (OrderState.AWAITING_PAYMENT, OrderState.EXPIRED, OrderState.CANCELLED)
 HOLDING = (OrderState.PLACED, OrderState.AWAITING_PAYMENT)
 MOST_HELD = orders.MOST_BY_BROWSER
 
@@ -56,6 +57,9 @@ class Known:
     state: OrderState = OrderState.PLACED
     claimed_until: int = 0
     returned: bool = False
+    """Since its goods were held."""
+    extended: bool = False
+    """Or too late for it."""
     invoice: amwal.Invoice | None = None
     payments: list[str | None] = field(default_factory=list)
     """Their sessions. None: by hand, its callback is still to come."""
@@ -345,6 +349,7 @@ class Life(RuleBasedStateMachine):
             order.state = OrderState.AWAITING_PAYMENT if order.invoice else OrderState.PLACED
             self.saw(f"resumed to {order.state}")
             order.until = self.clock + 1800
+            order.returned = False
             self.take(order)
 
         self.thinks(reply, meanwhile, lambda: order)
@@ -362,12 +367,11 @@ class Life(RuleBasedStateMachine):
         order = self.pick(number, OrderState.AWAITING_PAYMENT)
 
         def returned() -> None:
-            if order.state is OrderState.AWAITING_PAYMENT:
+            if order.state is OrderState.AWAITING_PAYMENT and not order.extended:
                 order.until += 7200
-            order.returned = order.state is not OrderState.PLACED
+            order.returned = order.extended = True
 
-        may_be_paid = order.state in (*HOLDING, OrderState.EXPIRED)
-        effects = [returned] if how == "success" and not order.returned and may_be_paid else []
+        effects = [returned] if how == "success" and not order.returned and order.state in UNSEEN else []
         answer = self.act(
             lambda: self.browsers[browser].get(f"/orders/{order.token}?returned={how}"), *effects, crash=crash
         )
