@@ -31,11 +31,12 @@ check: $(VENV)/installed-requirements-dev.txt  ## What CI adds: lint, types, Pos
 WORKERS := -n auto --dist worksteal  # of the tests: as many as there are cores, each with databases of its own
 
 CHECKOUTS ?= 1000
+PATIENT := -o faulthandler_timeout=7200
 faults: $(VENV)/installed-requirements-dev.txt  ## Kill and break things for long; CHECKOUTS=10000 sets the size
 	$(RUN)python -m tests.faults.campaign --checkouts $(CHECKOUTS) --database sqlite
 	$(RUN)python -m tests.faults.campaign --checkouts $(CHECKOUTS) --database postgresql
-	ROUNDS=50 $(RUN)python -m pytest -m long -rP --show-capture=stdout
-	SEQUENCES=2000 CALLBACKS=100000 REPLIES=20000 $(RUN)python -m pytest $(WORKERS) -rP --show-capture=stdout tests/faults/test_stateful.py tests/faults/test_fuzz.py
+	ROUNDS=50 $(RUN)python -m pytest $(PATIENT) -m long -rP --show-capture=stdout
+	SEQUENCES=2000 CALLBACKS=100000 REPLIES=20000 $(RUN)python -m pytest $(PATIENT) $(WORKERS) -rP --show-capture=stdout tests/faults/test_stateful.py tests/faults/test_fuzz.py
 
 format: $(VENV)/installed-requirements-dev.txt  ## Format the code
 	$(RUN)ruff check --fix .
