@@ -35,9 +35,13 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     def run(command: str) -> None:
         subprocess.run(command.split(), cwd=folder, check=True, capture_output=True)
 
-    run("openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=authority -keyout ca.key -out ca.crt")
+    # As strict as Python 3.13 wants them: with the authority's key usage, and each one's issuer by its key.
+    run(
+        "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=authority "
+        "-addext keyUsage=critical,keyCertSign,cRLSign -keyout ca.key -out ca.crt"
+    )
     for name, names in (("good", "IP:127.0.0.1"), ("other-name", "DNS:other.example"), ("expired", "IP:127.0.0.1")):
-        (folder / f"{name}.ext").write_text(f"subjectAltName={names}")
+        (folder / f"{name}.ext").write_text(f"subjectAltName={names}\nauthorityKeyIdentifier=keyid\n")
         run(REQUEST.format(name))
         run(ISSUE.format(name, -1 if name == "expired" else 2))
     run(
