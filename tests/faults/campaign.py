@@ -109,8 +109,8 @@ def run(house: House, figures: Figures, clients: int, kill_every: float) -> Coun
             house.kill_someone(chance)
 
     with click.progressbar(length=figures.checkouts, label=figures.database, file=sys.stderr) as bar:
-        threads = [threading.Thread(target=serve) for _ in range(clients)]
-        killer = threading.Thread(target=kill)
+        threads = [threading.Thread(target=serve, daemon=True) for _ in range(clients)]  # so that Ctrl-C ends them
+        killer = threading.Thread(target=kill, daemon=True)
         for thread in [*threads, killer]:
             thread.start()
         for thread in threads:
