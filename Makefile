@@ -22,7 +22,7 @@ demo: $(VENV)/installed-requirements.txt  ## Shop, worker and sandbox gateway on
 test: $(VENV)/installed-requirements-dev.txt  ## The tests: unit, over HTTP with the sandbox, one purchase in Chromium
 	$(RUN)python -m pytest $(WORKERS) -m "not slow and not postgres"
 
-check: $(VENV)/installed-requirements-dev.txt  ## What CI adds: lint, types, PostgreSQL, every page in eight modes
+check: $(VENV)/installed-requirements-dev.txt  ## What CI adds: lint, types, PostgreSQL, every page in eight modes, small fault runs
 	$(RUN)ruff check .
 	$(RUN)ruff format --check .
 	$(RUN)mypy
