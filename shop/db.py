@@ -4,7 +4,7 @@ Why two: SQLite lets one writer in at a time. If every request opened a write tr
 for the write lock. So reads run on an autocommit engine that cannot write, and each write is one short transaction.
 
 On PostgreSQL writers go side by side, at READ COMMITTED. That is enough because no decision rests on a row that was
-read without a lock: what is judged is read with a lock on it, which gives its newest version; stock is taken by an UPDATE
+read without a lock: what is judged is read under a lock, which gives its newest version; stock is taken by an UPDATE
 with a condition, which is checked on the newest version, too; and what may exist once has its unique constraint.
 Locks are taken in the same order everywhere, so that no two writers wait for each other: order, basket, a network's
 turn, products by their id, items of the queue. If PostgreSQL finds a deadlock all the same, one of the two fails as
