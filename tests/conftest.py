@@ -26,8 +26,11 @@ from app import create_app
 from models import Attention, AttentionKind, Order, Product, StockMovement, StockReason, now
 from shop import baskets, catalogue, orders, payments
 from shop.db import db, write
+from tests.children import Child, Start, children, forget_settings
 from tests.pages import check_page, field
 from tests.postgres import Server, programs
+
+forget_settings()
 
 # A slow machine is no bug: how long an example takes says nothing here.
 hypothesis.settings.register_profile("shop", deadline=None)
@@ -171,6 +174,27 @@ def settings_for(folder: Path, project_url: str, **changes: str) -> dict[str, st
         "MAIL_URL": str(folder / "mail"),
         "MERCHANT_EMAIL": "merchant@example.com",
     } | changes
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Start programs that end with the test."""
+    with children() as start:
+        yield start
+
+
+Serve = Callable[..., Child]
+
+
+@pytest.fixture
+def serve(start: Start, tmp_path: Path) -> Serve:
+    """Start `flask serve` with its database in the test's folder."""
+
+    def serve(port: int, *options: str, **changes: str) -> Child:
+        settings = settings_for(tmp_path, "http://127.0.0.1:9/projects/none", **changes)
+        return start("-m", "flask", "--app", "app", "serve", "--port", str(port), *options, **settings)
+
+    return serve
 
 
 @pytest.fixture

@@ -32,9 +32,9 @@ from shop import doctor, outbox
 from shop.db import db, engine, journal_mode, sqlite_library, write
 from shop.doctor import Answer, Case
 from tests import test_outbox
+from tests.children import free_port
 from tests.conftest import API_KEY, OrderFactory, attention, rows, settings_for
 from tests.test_amwal import DATA
-from tests.test_serve import free_port
 
 certificate = test_outbox.certificate
 Lines = list[tuple[str, str, str]]

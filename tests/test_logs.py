@@ -14,8 +14,8 @@ import requests
 from flask import Flask
 
 from shop import catalogue, logs, outbox, payments
-from tests.conftest import CheckingClient, OrderFactory
-from tests.test_serve import free_port, start, wait_for
+from tests.children import free_port, wait_for
+from tests.conftest import CheckingClient, OrderFactory, Serve
 
 LINE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z (\w+) \[([\w.-]+)\] ([\w.]+): (.*)")
 FORGED = "\r\n2026-11-22T10:00:00.000Z INFO [-] shop.payments: callback accepted: 17"
@@ -124,11 +124,11 @@ def test_an_id_from_outside_is_taken_over_from_a_known_proxy_alone(new_app: Call
         assert re.fullmatch("[0-9a-f]{16}", answered(behind, odd)), odd
 
 
-def test_the_programs_write_such_lines(migrated: Path, tmp_path: Path) -> None:
+def test_the_programs_write_such_lines(serve: Serve, migrated: Path, tmp_path: Path) -> None:
     (tmp_path / "shop.db").write_bytes(migrated.read_bytes())
     port = free_port()
     here = f"http://127.0.0.1:{port}"
-    shop = start(tmp_path, port, PUBLIC_URL=here)
+    shop = serve(port, PUBLIC_URL=here)
     try:
         wait_for(f"{here}/readyz")
         request_id = requests.post(f"{here}/amwal/callback", data="x", timeout=5).headers["X-Request-ID"]

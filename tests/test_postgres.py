@@ -2,9 +2,6 @@
 replica. All other tests that have a shop run on it as well: see conftest."""
 
 import email
-import os
-import subprocess
-import sys
 import threading
 import time
 import traceback
@@ -41,6 +38,7 @@ from models import (
 )
 from shop import audit, baskets, books, catalogue, doctor, orders, outbox, payments
 from shop.db import db, engine, write
+from tests.children import Start, free_port, free_ports, wait_for
 from tests.conftest import CONTACT, CheckingClient, OrderFactory, attention, rows, set_stock, settings_for, stock_of
 from tests.pages import heading
 from tests.postgres import Server
@@ -48,7 +46,7 @@ from tests.test_callback import post
 from tests.test_db import migrate_once_more
 from tests.test_doctor import findings, one, report
 from tests.test_outbox import Mailbox
-from tests.test_serve import ROOT, checkout_form, free_port, wait_for
+from tests.test_serve import checkout_form
 
 pytestmark = pytest.mark.postgres
 
@@ -523,15 +521,8 @@ def test_the_doctor_does_not_repeat_the_databases_password(new_app: Callable[...
 # --- Several processes -----------------------------------------------------------------------------------------------
 
 
-def start(settings: dict[str, str], *command: str) -> "subprocess.Popen[bytes]":
-    """Start one of the shop's processes."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "flask", "--app", "app", *command], cwd=ROOT, env=os.environ | settings
-    )
-
-
 def test_two_web_processes_and_two_workers_share_one_database(
-    new_app: Callable[..., Flask], gateway: Any, database_url: str, tmp_path: Any
+    new_app: Callable[..., Flask], gateway: Any, database_url: str, tmp_path: Any, start: Start
 ) -> None:
     """Behind a proxy that gives each request to either of them: twelve buyers, each of whom clicks twice, of whom eight
     can have what they want, and every callback four times."""
@@ -540,10 +531,11 @@ def test_two_web_processes_and_two_workers_share_one_database(
     mail.start()
     changes = {"DATABASE_URL": database_url, "MAIL_URL": f"smtp://127.0.0.1:{mail.port}", "TRUSTED_PROXIES": "1"}
     settings = settings_for(tmp_path, gateway.project_url, **changes)
-    ports = [free_port(), free_port()]
+    ports = free_ports(2)
     doors = [f"http://127.0.0.1:{port}" for port in ports]
-    processes = [start(settings, "serve", "--no-worker", "--port", str(port)) for port in ports]
-    processes += [start(settings, "worker") for _ in range(2)]
+    flask = ("-m", "flask", "--app", "app")
+    processes = [start(*flask, "serve", "--no-worker", "--port", str(port), **settings) for port in ports]
+    processes += [start(*flask, "worker", **settings) for _ in range(2)]
     try:
         with new_app(**changes).app_context(), ThreadPoolExecutor(16) as crowd:
             set_stock("finjan-set", 8)

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from flask import Flask
 
-from tests.test_serve import free_port, start
+from tests.children import free_port
+from tests.conftest import Serve
 
 ROOT = Path(__file__).parent.parent
 SECRETS = (
@@ -69,9 +70,9 @@ def test_row_63_every_dependency_is_pinned_to_its_files(name: str) -> None:
         assert "--hash=sha256:" in entry, entry[:60]
 
 
-def test_row_63_debug_is_off_and_serve_does_not_start_with_it(app: Flask, tmp_path: Path) -> None:
+def test_row_63_debug_is_off_and_serve_does_not_start_with_it(serve: Serve, app: Flask) -> None:
     assert not app.debug
-    shop = start(tmp_path, free_port(), "--no-worker", FLASK_DEBUG="1")
+    shop = serve(free_port(), "--no-worker", FLASK_DEBUG="1")
     output, _ = shop.communicate(timeout=20)
     assert shop.returncode == 1
     assert "Debug mode is on" in output

@@ -1,9 +1,9 @@
-"""docs/faults.md has 69 rows. Each is a test that carries its row's number, or stands here with the reason why not."""
+"""docs/faults.md has a row a fault. Each is a test that carries its row's number, or stands here with the reason why not."""
 
 import re
 from pathlib import Path
 
-ROWS = set(range(1, 70))
+ROWS = {*range(1, 70), 91}
 TO_COME = {
     51: "session fixation and replay: there is nothing to sign in to yet",
     52: "guessing of passwords: there is nothing to sign in to yet",

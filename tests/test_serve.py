@@ -4,8 +4,6 @@ import os
 import signal
 import socket
 import sqlite3
-import subprocess
-import sys
 import threading
 import time
 from contextlib import closing
@@ -18,47 +16,15 @@ from flask import Flask
 
 from models import OrderState
 from shop import server
-from tests.conftest import CONTACT, OrderFactory, settings_for
+from tests.children import free_port, wait_for
+from tests.conftest import CONTACT, OrderFactory, Serve
 from tests.pages import field
 
-ROOT = Path(__file__).parent.parent
 
-
-def free_port() -> int:
-    """A port that nobody uses."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
-
-
-def start(folder: Path, port: int, *more: str, **changes: str) -> subprocess.Popen[str]:
-    """Start a shop."""
-    environment = os.environ | settings_for(folder, "http://127.0.0.1:9/projects/none", **changes)
-    return subprocess.Popen(
-        [sys.executable, "-m", "flask", "--app", "app", "serve", "--port", str(port), *more],
-        cwd=ROOT,
-        env={name: value for name, value in environment.items() if value},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-def wait_for(url: str, status: int = 200) -> None:
-    """Wait until an address answers."""
-    for _ in range(100):
-        try:
-            if requests.get(url, timeout=2).status_code == status:
-                return
-        except requests.ConnectionError:
-            pass
-        time.sleep(0.1)
-    raise AssertionError(f"{url} does not answer with {status}")
-
-
-def test_web_and_worker_come_and_go_together(migrated: Path, tmp_path: Path) -> None:
+def test_web_and_worker_come_and_go_together(serve: Serve, migrated: Path, tmp_path: Path) -> None:
     (tmp_path / "shop.db").write_bytes(migrated.read_bytes())
     port = free_port()
-    shop = start(tmp_path, port)
+    shop = serve(port)
     try:
         wait_for(f"http://127.0.0.1:{port}/readyz")  # which wants a worker's heartbeat, too
         workers = children(shop.pid) if Path("/proc/self/task").exists() else []
@@ -68,14 +34,14 @@ def test_web_and_worker_come_and_go_together(migrated: Path, tmp_path: Path) -> 
     assert not [worker for worker in workers if Path(f"/proc/{worker}").exists()]
 
 
-def test_row_57_a_request_in_flight_is_finished_at_sigterm(migrated: Path, tmp_path: Path) -> None:
+def test_row_57_a_request_in_flight_is_finished_at_sigterm(serve: Serve, migrated: Path, tmp_path: Path) -> None:
     """The PUT to a gateway that never answers holds a checkout for six seconds; the stop comes in the middle."""
     (tmp_path / "shop.db").write_bytes(migrated.read_bytes())
     port = free_port()
     silent = socket.create_server(("127.0.0.1", 0))
     project_url = f"http://127.0.0.1:{silent.getsockname()[1]}/projects/1"
     here = f"http://127.0.0.1:{port}"
-    shop = start(tmp_path, port, "--no-worker", AMWAL_PROJECT_URL=project_url, PUBLIC_URL=here)
+    shop = serve(port, "--no-worker", AMWAL_PROJECT_URL=project_url, PUBLIC_URL=here)
     answers: list[Any] = []
     try:
         wait_for(f"{here}/healthz")
@@ -97,12 +63,12 @@ def test_row_57_a_request_in_flight_is_finished_at_sigterm(migrated: Path, tmp_p
     assert answers[0].status_code == 303
 
 
-def test_row_57_a_connection_that_is_kept_alive_delays_no_stop(migrated: Path, tmp_path: Path) -> None:
+def test_row_57_a_connection_that_is_kept_alive_delays_no_stop(serve: Serve, migrated: Path, tmp_path: Path) -> None:
     """As a proxy keeps them, with a request on them all the time."""
     (tmp_path / "shop.db").write_bytes(migrated.read_bytes())
     port = free_port()
     here = f"http://127.0.0.1:{port}"
-    shop = start(tmp_path, port, "--no-worker", PUBLIC_URL=here)
+    shop = serve(port, "--no-worker", PUBLIC_URL=here)
     statuses: list[int] = []
 
     def go_on() -> None:
@@ -129,13 +95,13 @@ def test_row_57_a_connection_that_is_kept_alive_delays_no_stop(migrated: Path, t
 
 @pytest.mark.slow
 @pytest.mark.sqlite
-def test_row_56_with_fifty_slow_clients_a_callback_is_answered_at_once(order: OrderFactory, tmp_path: Path) -> None:
+def test_row_56_with_fifty_slow_clients_a_callback_is_answered_at_once(serve: Serve, order: OrderFactory) -> None:
     """They hold half a request each, some in the headers and some in the body, and go on a byte at a time."""
     waiting = order.awaiting()
     message = order.callback(waiting)
     port = free_port()
     here = f"http://127.0.0.1:{port}"
-    shop = start(tmp_path, port, "--no-worker", PUBLIC_URL=here)
+    shop = serve(port, "--no-worker", PUBLIC_URL=here)
     head = f"POST /amwal/callback HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n"
     body = 'Content-Length: 8000\r\nContent-Type: application/json\r\n\r\n{"secret": "'
     slow = []
@@ -167,17 +133,17 @@ def checkout_form(page: str) -> dict[str, str]:
     return CONTACT | {"delivery": "pickup"} | hidden
 
 
-def test_it_wants_to_be_told_where_orders_are_kept(tmp_path: Path) -> None:
-    shop = start(tmp_path, free_port(), DATABASE_URL="")
+def test_it_wants_to_be_told_where_orders_are_kept(serve: Serve) -> None:
+    shop = serve(free_port(), DATABASE_URL="")
     output, _ = shop.communicate(timeout=20)
     assert shop.returncode == 1
     assert "DATABASE_URL is not set" in output
     assert "Traceback" not in output
 
 
-def test_a_taken_port_is_one_clear_line(tmp_path: Path) -> None:
+def test_a_taken_port_is_one_clear_line(serve: Serve) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        shop = start(tmp_path, taken.getsockname()[1], "--no-worker")
+        shop = serve(taken.getsockname()[1], "--no-worker")
         output, _ = shop.communicate(timeout=20)
     assert shop.returncode == 1
     assert "cannot be used" in output
@@ -197,10 +163,12 @@ def children(pid: int) -> list[int]:
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks at processes as Linux shows them")
-def test_a_worker_that_dies_is_started_again_and_ends_with_a_server_that_dies(migrated: Path, tmp_path: Path) -> None:
+def test_a_worker_that_dies_is_started_again_and_ends_with_a_server_that_dies(
+    serve: Serve, migrated: Path, tmp_path: Path
+) -> None:
     (tmp_path / "shop.db").write_bytes(migrated.read_bytes())
     port = free_port()
-    shop = start(tmp_path, port)
+    shop = serve(port)
     try:
         wait_for(f"http://127.0.0.1:{port}/healthz")
         [first] = children(shop.pid)
@@ -234,12 +202,12 @@ def test_half_of_the_threads_may_wait_for_the_gateway(app: Flask, monkeypatch: p
 
 @pytest.mark.parametrize(("proxies", "sender"), [("0", "127.0.0.1"), ("1", "203.0.113.9")])
 def test_row_46_a_senders_address_comes_from_a_proxy_that_is_known(
-    migrated: Path, tmp_path: Path, proxies: str, sender: str
+    serve: Serve, migrated: Path, tmp_path: Path, proxies: str, sender: str
 ) -> None:
     (tmp_path / "shop.db").write_bytes(migrated.read_bytes())
     port = free_port()
     here = f"http://127.0.0.1:{port}"
-    shop = start(tmp_path, port, "--no-worker", PUBLIC_URL=here, TRUSTED_PROXIES=proxies)
+    shop = serve(port, "--no-worker", PUBLIC_URL=here, TRUSTED_PROXIES=proxies)
     try:
         wait_for(f"{here}/healthz")
         headers = {"X-Forwarded-For": "198.51.100.1, 203.0.113.9"}

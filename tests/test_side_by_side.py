@@ -3,8 +3,6 @@
 import re
 import signal
 import sqlite3
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -14,9 +12,9 @@ import pytest
 import requests
 
 from sandbox.conformance.shops import Dukkan
+from tests.children import Start
 
 pytestmark = pytest.mark.slow
-ROOT = Path(__file__).parent.parent
 
 
 def query(database: Path, statement: str) -> list[tuple[object, ...]]:
@@ -26,15 +24,14 @@ def query(database: Path, statement: str) -> list[tuple[object, ...]]:
 
 
 @pytest.fixture
-def folders(tmp_path: Path) -> Iterator[list[Path]]:
+def folders(tmp_path: Path, start: Start) -> Iterator[list[Path]]:
     """Two demonstrations as `make demo` starts them, each in its folder; the second one takes what ports are left."""
     folders, stages = [tmp_path / "one", tmp_path / "two"], []
     try:
         for folder in folders:
             folder.mkdir()
-            command = [sys.executable, "-u", "-m", "stage", "--local", "--port", "8330", "--folder", str(folder)]
-            with (folder / "said.txt").open("w") as said:
-                stages.append(subprocess.Popen(command, cwd=ROOT, stdout=said, stderr=said))
+            command = ("-m", "stage", "--local", "--port", "8330", "--folder", str(folder))
+            stages.append(start(*command, log=folder / "said.txt"))
             for _ in range(300):
                 if "Ctrl-C ends it" in (folder / "said.txt").read_text() or stages[-1].poll() is not None:
                     break

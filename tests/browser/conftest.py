@@ -5,7 +5,6 @@ import shutil
 import signal
 import sqlite3
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
+from tests.children import children, free_port
 from tests.conftest import CONTACT, missing
 
 ROOT = Path(__file__).parent.parent.parent
@@ -50,11 +50,9 @@ class Demo:
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
     """What `make demo` runs, in a folder of its own, for this machine alone; it must end cleanly, too."""
     folder = tmp_path_factory.mktemp("demo")
-    command = [sys.executable, "-u", "-m", "stage", "--local", "--port", "8300", "--folder", str(folder)]
-    with (folder.parent / "stage.log").open("w") as log:
-        stage = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
     said = folder.parent / "stage.log"
-    try:
+    with children() as start:
+        stage = start("-m", "stage", "--local", "--port", str(free_port()), "--folder", str(folder), log=said)
         for _ in range(300):
             if "Ctrl-C ends it" in said.read_text() or stage.poll() is not None:
                 break
@@ -64,7 +62,6 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
         assert shop, said.read_text()
         assert sandbox, said.read_text()
         yield Demo(shop[1], sandbox[1], folder)
-    finally:
         stage.send_signal(signal.SIGTERM)
         assert stage.wait(30) == 0, said.read_text()
 

@@ -11,7 +11,6 @@ import os
 import platform
 import random
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -27,6 +26,7 @@ from sqlalchemy import func, select
 
 from models import Delivery, Invoice, LineKind, Order, OrderLine, OrderState, Payment, Product
 from shop.db import db
+from tests.children import ROOT, children, forget_settings, free_ports
 from tests.faults.customer import Customer, GoneHome, Waiting
 from tests.faults.house import House
 from tests.postgres import Server, programs
@@ -145,8 +145,8 @@ def compare(house: House, figures: Figures, supply: int) -> None:
     command = [sys.executable, "-m", "flask", "--app", "app", "audit"]
     audit = subprocess.run(
         command,
-        env=os.environ | house.environment,
-        cwd=Path(__file__).parents[2],
+        env=os.environ | house.settings,
+        cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
@@ -163,13 +163,6 @@ def postgresql() -> Server:
     return Server(found)
 
 
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on."""
-    with ExitStack() as stack:
-        listeners = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [listener.getsockname()[1] for listener in listeners]
-
-
 @click.command()
 @click.option("--checkouts", default=1000, show_default=True, type=click.IntRange(1, 1_000_000))
 @click.option("--database", type=click.Choice(["sqlite", "postgresql"]), default="sqlite", show_default=True)
@@ -181,6 +174,7 @@ def main(  # noqa: PLR0917  (options)
     checkouts: int, database: str, clients: int, kill_every: float, seed: int, file: Path | None
 ) -> None:
     """Run a campaign on this machine. Exit code 1 if anything was lost, doubled, oversold or is wrong in the books."""
+    forget_settings()
     folder = Path(tempfile.mkdtemp(prefix="campaign-"))
     figures = Figures(database, checkouts, seed)
     started = time.monotonic()
@@ -192,7 +186,8 @@ def main(  # noqa: PLR0917  (options)
             url = server.url("shop")
         else:
             url = f"sqlite:///{folder / 'shop.db'}"
-        house = House(folder, url, free_ports(3), webs=2, workers=2)
+        start = stack.enter_context(children())
+        house = House(start, folder, url, free_ports(3), webs=2, workers=2)
         try:
             supply = house.supply(max(1, round(checkouts * 0.9 / 16)))
             ended = run(house, figures, clients, kill_every)

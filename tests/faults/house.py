@@ -4,22 +4,19 @@ import os
 import random
 import signal
 import sqlite3
-import subprocess
-import sys
 import threading
 import time
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
-import requests
 from flask import Flask, current_app
 
 from app import create_app
 from models import Product, StockMovement, StockReason
 from shop.db import db, write
+from tests.children import Start, end, wait_for
 
-ROOT = Path(__file__).parents[2]
 API_KEY = "campaign-key"
 SPEED = 2000
 """Makes two minutes of the gateway's three days: killed processes are back long before it gives up."""
@@ -28,21 +25,13 @@ SPEED = 2000
 class Process:
     """A program, or a nursery whose present life can be killed."""
 
-    def __init__(self, name: str, command: list[str], folder: Path, environment: dict[str, str]) -> None:
-        """Start it; what it says goes to a log in `folder`."""
+    def __init__(self, start: Start, name: str, command: list[str], folder: Path, **environment: str) -> None:
+        """Start it; its errors go to a log in `folder`."""
         self.name = name
         self.lives: list[int] = []
-        with (folder / f"{name}.log").open("a") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-u", *command],
-                cwd=ROOT,
-                env=os.environ | environment,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-            )
-        threading.Thread(target=self._read, daemon=True).start()
         self.said: list[str] = []
+        self.process = start(*command, errors=folder / f"{name}.log", **environment)
+        threading.Thread(target=self._read, daemon=True).start()
 
     def _read(self) -> None:
         assert self.process.stdout
@@ -62,22 +51,20 @@ class Process:
         return False
 
     def end(self) -> None:
-        """End it well; kill it if it will not."""
-        self.process.terminate()
-        try:
-            self.process.wait(30)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        """Stop it; kill it if it does not stop."""
+        end(self.process)
 
 
 class House:
     """Shop and gateway, with what a campaign needs to know of both."""
 
-    def __init__(self, folder: Path, database_url: str, ports: list[int], webs: int, workers: int) -> None:
+    def __init__(
+        self, start: Start, folder: Path, database_url: str, ports: list[int], *, webs: int, workers: int
+    ) -> None:
         """Set everything up and start it.
 
         Args:
+            start: starts programs, and ends them whatever happens here.
             folder: for databases and logs.
             database_url: the shop's database, empty yet.
             ports: of the sandbox and of each web process.
@@ -91,7 +78,7 @@ class House:
         self.killed = 0
         command = ["-m", "sandbox", "serve", "--port", str(ports[0]), "--database", str(self.sandbox_database)]
         command += ["--api-key", API_KEY, "--callback-url", f"{self.webs[0]}/amwal/callback", "--speed", str(SPEED)]
-        self.sandbox = Process("sandbox", command, folder, {})
+        self.sandbox = Process(start, "sandbox", command, folder)
         wait_for(f"{self.sandbox_url}/healthz")
         [[project]] = self.ask_sandbox("SELECT id FROM project")
         self.settings = {
@@ -110,13 +97,14 @@ class House:
         with self.app.app_context():
             result = self.app.test_cli_runner().invoke(args=["sample-shop"])
             assert result.exit_code == 0, result.output
-        self.environment = environment = self.settings | {"DUKKAN_DOTENV": os.devnull}
         nursery = ["-m", "tests.faults.nursery"]
         self.shop = [
-            Process(f"web-{number}", [*nursery, "web", str(ports[number])], folder, environment)
-            for number in range(1, webs + 1)
+            Process(start, f"web-{n}", [*nursery, "web", str(ports[n])], folder, **self.settings)
+            for n in range(1, webs + 1)
         ]
-        self.shop += [Process(f"worker-{n}", [*nursery, "worker"], folder, environment) for n in range(1, workers + 1)]
+        self.shop += [
+            Process(start, f"worker-{n}", [*nursery, "worker"], folder, **self.settings) for n in range(1, workers + 1)
+        ]
         for url in self.webs:
             wait_for(f"{url}/healthz")
 
@@ -165,15 +153,3 @@ def forget_connections(app: Flask) -> None:
     with app.app_context():
         for engine in db.engines.values():
             engine.dispose()
-
-
-def wait_for(url: str, seconds: float = 60) -> None:
-    """Wait until something answers there."""
-    until = time.monotonic() + seconds
-    while True:
-        with suppress(requests.RequestException):
-            if requests.get(url, timeout=2).ok:
-                return
-        if time.monotonic() > until:
-            raise AssertionError(f"{url} does not answer")
-        time.sleep(0.05)

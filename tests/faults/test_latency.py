@@ -18,8 +18,8 @@ from models import GatewayCall, Order, Payment, Product
 from sandbox.store import Store
 from shop import audit
 from shop.db import db
+from tests.children import Start, free_ports
 from tests.conftest import OrderFactory
-from tests.faults.campaign import free_ports
 from tests.faults.customer import Customer, GoneHome
 from tests.faults.house import House, forget_connections
 
@@ -31,9 +31,9 @@ CUSTOMERS = 10
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> Iterator[House]:
+def house(start: Start, tmp_path: Path) -> Iterator[House]:
     """A shop with one web process, and the sandbox gateway."""
-    house = House(tmp_path, f"sqlite:///{tmp_path / 'shop.db'}", free_ports(2), webs=1, workers=1)
+    house = House(start, tmp_path, f"sqlite:///{tmp_path / 'shop.db'}", free_ports(2), webs=1, workers=1)
     try:
         house.supply(1000)
         yield house

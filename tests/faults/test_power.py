@@ -20,9 +20,9 @@ from app import create_app
 from models import Delivery, Order, OrderState, Payment
 from shop import audit
 from shop.db import db, sqlite_library
+from tests.children import Child, children, free_port, wait_for
 from tests.conftest import OrderFactory, rows, set_stock, settings_for
-from tests.faults.campaign import free_ports
-from tests.faults.house import ROOT, forget_connections, wait_for
+from tests.faults.house import forget_connections
 
 pytestmark = pytest.mark.slow
 sqlite = sqlite_library()  # two libraries in one process would drop each other's locks on the file
@@ -40,30 +40,20 @@ def folder(migrated: Path, tmp_path: Path) -> Path:
 @contextmanager
 def shop_in(folder: Path, project_url: str) -> Iterator[tuple[Flask, str, dict[str, str]]]:
     """The shop's rules on the folder's database, the address of its web process, and that process's environment."""
-    [port] = free_ports(1)
-    settings = settings_for(folder, project_url, PUBLIC_URL=f"http://127.0.0.1:{port}")
+    settings = settings_for(folder, project_url, PUBLIC_URL=f"http://127.0.0.1:{free_port()}")
     app = create_app(settings)
     with app.app_context():
-        yield app, settings["PUBLIC_URL"], os.environ | settings | {"DUKKAN_DOTENV": os.devnull}
+        yield app, settings["PUBLIC_URL"], settings
         forget_connections(app)
 
 
 @contextmanager
-def running(command: list[str], environment: dict[str, str], url: str, log: Path) -> Iterator["subprocess.Popen[str]"]:
-    """A web process, ended at the end in whatever way it takes."""
-    with log.open("a") as said:
-        process = subprocess.Popen(
-            command, cwd=ROOT, env=environment, stdout=said, stderr=said, text=True, start_new_session=True
-        )
-    try:
+def running(command: list[str], environment: dict[str, str], url: str, log: Path) -> Iterator[Child]:
+    """A web process that answers, ended with the block."""
+    with children() as start:
+        process = start(*command, log=log, **environment)
         wait_for(f"{url}/healthz")
         yield process
-    finally:
-        for number in (signal.SIGTERM, signal.SIGKILL):  # to what a tracer traces, too
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, number)
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(20)
 
 
 def serve(url: str) -> list[str]:

@@ -1,14 +1,11 @@
 """The conformance run: passes a good shop, finds the faults of a bad one, and goes on where it was stopped."""
 
-import os
 import re
-import socket
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -23,57 +20,19 @@ from sandbox.conformance.checks import ALL, Verdict
 from sandbox.conformance.run import Run
 from sandbox.conformance.shops import Told
 from sandbox.trouble import replies
+from tests.children import Child, Start, free_ports
 from tests.sandbox.little_shop import create_shop
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).parents[2]
-Start = Callable[..., "subprocess.Popen[str]"]
 SETTINGS = ("AMWAL_PROJECT_URL", "AMWAL_API_KEY", "AMWAL_PAYMENT_ORIGINS")
 
 
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
-    """Start a program; it is ended with the test."""
-    started = []
-
-    def start(*command: str, log: str, **environment: str) -> "subprocess.Popen[str]":
-        with (tmp_path / log).open("w") as file:
-            process = subprocess.Popen(
-                [sys.executable, "-u", *command],
-                cwd=ROOT,
-                env=os.environ | environment,
-                stdout=file,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )
-        started.append(process)
-        return process
-
-    yield start
-    for process in started:
-        process.terminate()
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(20)
-        process.kill()
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on."""
-    with suppress(OSError):
-        sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-        ports = [one.getsockname()[1] for one in sockets]
-        for one in sockets:
-            one.close()
-    return ports
-
-
-def conform(start: Start, tmp_path: Path, gateway: int, callback_url: str, *options: str) -> "subprocess.Popen[str]":
+def conform(start: Start, tmp_path: Path, gateway: int, callback_url: str, *options: str) -> Child:
     """Start a run with a folder of its own."""
     command = ("-m", "sandbox", "conformance", "--listen", str(gateway), "--callback-url", callback_url)
-    return start(
-        *command, "--folder", str(tmp_path / "kept"), "--junit", str(tmp_path / "junit.xml"), *options, log="run.log"
-    )
+    files = ("--folder", str(tmp_path / "kept"), "--junit", str(tmp_path / "junit.xml"))
+    return start(*command, *files, *options, log=tmp_path / "run.log")
 
 
 def settings(tmp_path: Path) -> dict[str, str]:
@@ -99,13 +58,10 @@ def verdicts(tmp_path: Path) -> dict[str, str]:
 
 def start_dukkan(start: Start, tmp_path: Path, port: int) -> None:
     """This shop, with the settings that the run printed."""
-    environment = settings(tmp_path) | {
-        "DUKKAN_DOTENV": os.devnull,
-        "MAIL_URL": str(tmp_path / "mail"),
-    }
+    environment = settings(tmp_path) | {"MAIL_URL": str(tmp_path / "mail")}
     flask = ("-m", "flask", "--app", "app")
-    assert start(*flask, "sample-shop", log="setup.log", **environment).wait(60) == 0
-    start(*flask, "serve", "--port", str(port), log="shop.log", **environment)
+    assert start(*flask, "sample-shop", log=tmp_path / "setup.log", **environment).wait(60) == 0
+    start(*flask, "serve", "--port", str(port), log=tmp_path / "shop.log", **environment)
 
 
 def test_this_shop_passes(start: Start, tmp_path: Path) -> None:
@@ -210,7 +166,7 @@ def test_a_bad_shop_fails_with_an_exit_code(start: Start, tmp_path: Path) -> Non
     given = settings(tmp_path)
     shop = str(Path(__file__).with_name("little_shop.py"))
     faults = set(FAULTS) - {"no deadline", "waits in the lock", "blocks guessers"}  # which take long
-    start(shop, str(port), given["AMWAL_PROJECT_URL"], given["AMWAL_API_KEY"], *faults, log="shop.log")
+    start(shop, str(port), given["AMWAL_PROJECT_URL"], given["AMWAL_API_KEY"], *faults, log=tmp_path / "shop.log")
     assert run.wait(170) == 1, (tmp_path / "run.log").read_text()
     wrong = {name for name, verdict in verdicts(tmp_path).items() if verdict == "failure"}
     assert len(wrong) >= 12

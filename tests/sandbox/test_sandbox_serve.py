@@ -1,13 +1,11 @@
 """The program: `python -m sandbox serve`."""
 
-import os
 import re
 import signal
 import socket
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,34 +15,18 @@ import requests
 from click.testing import CliRunner
 
 from sandbox.__main__ import cli
+from tests.children import Child, Start
 
-ROOT = Path(__file__).parents[2]
-Serve = Callable[..., "subprocess.Popen[str]"]
+Serve = Callable[..., Child]
 
 
 @pytest.fixture
-def serve(tmp_path: Path) -> Iterator[Serve]:
-    started: list[subprocess.Popen[str]] = []
-
-    def serve(*options: str, **environment: str) -> subprocess.Popen[str]:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "sandbox", "serve", "--database", str(tmp_path / "sandbox.sqlite3"), *options],
-            cwd=ROOT,
-            env={**os.environ, **environment},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        started.append(process)
-        return process
-
-    yield serve
-    for process in started:
-        process.kill()
-        process.communicate()
+def serve(start: Start, tmp_path: Path) -> Serve:
+    """Start a sandbox with its database in the test's folder."""
+    return partial(start, "-m", "sandbox", "serve", "--database", str(tmp_path / "sandbox.sqlite3"))
 
 
-def said(process: "subprocess.Popen[str]", name: str) -> str:
+def said(process: Child, name: str) -> str:
     """Return what the process prints behind `name`."""
     assert process.stdout
     for line in process.stdout:
