@@ -16,7 +16,7 @@ from werkzeug.security import safe_join
 
 from models import Category, Invoice, LineKind, Order, Payment, Product, Refund, StockMovement, StockReason, Texts
 from shop.catalogue import searchable
-from shop.db import list_session, write
+from shop.db import db, write
 from shop.money import to_decimal, to_minor
 
 BOM = "\ufeff"
@@ -37,8 +37,7 @@ _RISKY = re.compile(r"[\s\x00-\x1f\u200b-\u200f\u202a-\u202e\ufeff]*[=+\-@＝＋
 
 def count_orders(since: date | None, until: date | None) -> int:
     """How many lines `export_orders` gives after its headings."""
-    with list_session() as session:
-        return session.scalar(select(func.count()).select_from(Order).where(*_placed(since, until))) or 0
+    return db.session.scalar(select(func.count()).select_from(Order).where(*_placed(since, until))) or 0
 
 
 def export_orders(since: date | None, until: date | None) -> Iterator[str]:
@@ -60,7 +59,7 @@ def export_orders(since: date | None, until: date | None) -> Iterator[str]:
     wanted = wanted.options(*together, selectinload(Order.lines)).order_by(Order.id).limit(CHUNK)
     found, last = None, 0
     while found is None or len(found) == CHUNK:
-        with list_session() as session:  # for each chunk anew: one long read would keep SQLite's log from being cleared
+        with Session(db.engine) as session:  # a chunk each: a long read would keep SQLite's log from being cleared
             found = session.execute(wanted.where(Order.id > last)).all()
         for order, received, sent_back in found:
             yield _line(map(harmless, _cells(order, received, sent_back)))

@@ -8,7 +8,7 @@ from sqlalchemy import Select, select, tuple_
 from sqlalchemy.orm import InstrumentedAttribute, joinedload
 
 from models import Category, Labelled, Product, Texts
-from shop.db import db, list_session
+from shop.db import db
 
 PAGE = 24
 
@@ -62,8 +62,7 @@ def products(query: str = "", category: Category | None = None, sort: Sort = Sor
         wanted = wanted.where(Product.category_id == category.id)
     for word in fold(query).split()[:8]:
         wanted = wanted.where(Product.search.contains(word, autoescape=True))
-    with list_session() as session:
-        found = list(session.scalars(_keyset(wanted, sort, after).limit(PAGE + 1)))
+    found = list(db.session.scalars(_keyset(wanted, sort, after).limit(PAGE + 1)))
     more = len(found) > PAGE
     return Page(found[:PAGE], _cursor(found[PAGE - 1], sort) if more else None)
 
@@ -75,8 +74,7 @@ def product(slug: str) -> Product | None:
 
 def categories() -> list[Category]:
     """All categories, in their order."""
-    with list_session() as session:
-        return list(session.scalars(select(Category).order_by(Category.position, Category.id)))
+    return list(db.session.scalars(select(Category).order_by(Category.position, Category.id)))
 
 
 def _keys(sort: Sort) -> tuple[list[InstrumentedAttribute[int]], bool]:

@@ -155,11 +155,6 @@ def database(value: str) -> str:
     return value.strip()
 
 
-def replica(value: str) -> str:
-    """The address of a database, or nothing."""
-    return database(value) if value else ""
-
-
 def mail_address(value: str) -> str:
     """Where mails go: smtp:// or smtps:// with a host, or a folder."""
     value = value.strip()
@@ -226,7 +221,6 @@ SETTINGS = (
     Setting("SECRET_KEY", text, "", "signs cookies and forms; made and kept in instance/ where it is not given"),
     Setting("SECRET_KEY_FALLBACKS", keys, "", "former secret keys that are still accepted, separated by commas"),
     Setting("DATABASE_URL", database, f"sqlite:///{INSTANCE / 'shop.db'}", "where orders are kept"),
-    Setting("DATABASE_READ_URL", replica, "", "a PostgreSQL replica that the catalogue's lists are read from"),
     Setting("SHOP_NAME", text, "Qahwa & Co.", "the shop's name"),
     Setting("SHOP_CONTACT", text, "", "how customers reach you: an e-mail address or a phone number"),
     Setting("SHOP_CURRENCY", currency, "USD", "the one currency of the shop; your Amwal project must use the same"),
@@ -312,9 +306,6 @@ def _check_together(values: Mapping[str, Any]) -> None:
         raise SettingError("AMWAL_PROJECT_URL must begin with https://, or the API key would travel in the clear.")
     if not values["AMWAL_API_KEY"].isascii() or not values["AMWAL_API_KEY"].isprintable():
         raise SettingError("AMWAL_API_KEY cannot be used: it has characters that no key has. Copy it again.")
-    on_sqlite = any(values[name].startswith("sqlite") for name in ("DATABASE_URL", "DATABASE_READ_URL"))
-    if values["DATABASE_READ_URL"] and on_sqlite:
-        raise SettingError("DATABASE_READ_URL is for a replica of a PostgreSQL database. Leave it empty with SQLite.")
     if values["SECRET_KEY"] and len(values["SECRET_KEY"]) < 32:
         raise SettingError("SECRET_KEY is too short: give 32 random characters or more, or none to have one made.")
 

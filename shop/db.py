@@ -88,8 +88,7 @@ def journal_mode(library: ModuleType | None = None) -> str:
 
 
 def init_db(app: Flask) -> None:
-    """Configure the engines from `DATABASE_URL`: the default one reads, the bind `write` writes; the bind `lists`,
-    from `DATABASE_READ_URL`, is there only if that is given."""
+    """Configure the engines from `DATABASE_URL`: the default one reads, the bind `write` writes."""
     url = make_url(app.config["DATABASE_URL"])
     on_sqlite = url.get_backend_name() == "sqlite"
     # An error's text may be logged, and parameters are names, addresses and tokens.
@@ -103,10 +102,7 @@ def init_db(app: Flask) -> None:
         common |= {"pool_pre_ping": True, "pool_timeout": LOCK_TIMEOUT, "connect_args": _POSTGRESQL_PATIENCE}
         writer = common | {"isolation_level": "READ COMMITTED"}
     reader = common | {"isolation_level": "AUTOCOMMIT"}
-    binds = {None: reader, "write": writer}
-    if app.config["DATABASE_READ_URL"]:
-        binds["lists"] = reader | {"url": make_url(app.config["DATABASE_READ_URL"])}
-    app.config["SQLALCHEMY_BINDS"] = binds
+    app.config["SQLALCHEMY_BINDS"] = {None: reader, "write": writer}
     db.init_app(app)
     with app.app_context():
         for name, one in db.engines.items():
@@ -156,7 +152,7 @@ def _prepare_postgresql_reader(connection: Any, _: object) -> None:
         timezone="UTC",
         lock_timeout=f"{LOCK_TIMEOUT}s",
         default_transaction_read_only="on",
-        default_transaction_isolation="read committed",  # a hot standby refuses what a server may have as its default
+        default_transaction_isolation="read committed",
     )
 
 
@@ -213,15 +209,6 @@ def write() -> Iterator[Session]:
     finally:
         _current.writing = False
     db.session.expire_all()  # what this request reads from here on is what it has just written
-
-
-def list_session() -> Session:
-    """A session that reads lists: from the replica, if `DATABASE_READ_URL` names one.
-
-    A replica lags behind. What follows one's own write (basket, order, status) is read by `db.session`, and this one's
-    objects never get in there.
-    """
-    return Session(db.engines.get("lists", db.engine))
 
 
 def engine() -> Engine:

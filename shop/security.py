@@ -132,8 +132,7 @@ def add_headers(response: Response) -> Response:
 
 def repeats_a_secret(config: Mapping[str, Any], text: str, *more: str) -> bool:
     """Whether a text that others wrote holds one of the settings' secrets, or another, or the beginning of one."""
-    urls = make_url(config["DATABASE_URL"]), make_url(config["DATABASE_READ_URL"] or "sqlite://")
-    passwords = *(url.password for url in urls), urlsplit(config["MAIL_URL"]).password
+    passwords = make_url(config["DATABASE_URL"]).password, urlsplit(config["MAIL_URL"]).password
     keys = config["AMWAL_API_KEY"], config["SECRET_KEY"], *config["SECRET_KEY_FALLBACKS"]
     known = {form for secret in (*passwords, *keys, *more) if secret for form in (secret, unquote(secret))}
     return any(secret[:8] in text for secret in known)  # its beginning: the text may end in the midst of it

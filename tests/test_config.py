@@ -56,7 +56,6 @@ def test_row_58_a_missing_setting_is_named(name: str) -> None:
         ("DATABASE_URL", "shop.db"),
         ("DATABASE_URL", "postgresql+psycopg2://localhost/shop"),
         ("DATABASE_URL", "postgresql://localhost:port/shop"),
-        ("DATABASE_READ_URL", "postgresql://localhost/shop"),
         ("SHOP_CURRENCY", "EURO"),
         ("SHOP_TIMEZONE", "Mars/Olympus"),
         ("SHOP_ACCENT", "red; }"),
@@ -157,7 +156,6 @@ def test_row_58_the_command_line_stops_with_one_line(changes: dict[str, str]) ->
 def test_postgresql_is_spoken_to_by_psycopg_however_its_address_begins(scheme: str) -> None:
     values = load(GOOD | {"DATABASE_URL": f" {scheme}://u:p%40ss@h:5433/shop?sslmode=require "})
     assert values["DATABASE_URL"] == "postgresql+psycopg://u:p%40ss@h:5433/shop?sslmode=require"
-    assert values["DATABASE_READ_URL"] == ""
 
 
 def test_without_its_driver_postgresql_stops_the_start_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,18 +164,6 @@ def test_without_its_driver_postgresql_stops_the_start_with_what_to_install(monk
         load(GOOD | {"DATABASE_URL": "postgresql://h/shop"})
     assert "\n" not in caught.value.message
     assert (config.ROOT / "requirements-postgres.txt").exists()
-
-
-def test_a_replica_is_for_postgresql_alone() -> None:
-    primary = {"DATABASE_URL": "postgresql://h/shop"}
-    read = load(GOOD | primary | {"DATABASE_READ_URL": "postgres://replica/shop"})["DATABASE_READ_URL"]
-    assert read == "postgresql+psycopg://replica/shop"
-    for changes in (
-        {"DATABASE_READ_URL": "postgres://replica/shop"},
-        primary | {"DATABASE_READ_URL": "sqlite:///r.db"},
-    ):
-        with pytest.raises(SettingError, match="DATABASE_READ_URL is for a replica of a PostgreSQL database"):
-            load(GOOD | changes)
 
 
 @pytest.mark.parametrize("value", ["smtp.example.com:587", "SMTPS//u@h", "smtp://h:notaport", "smtp://", "http://h"])

@@ -1,5 +1,7 @@
-"""What is PostgreSQL's own: locks that are held by the row, connections that are cut, several processes at once, a
-replica. All other tests that have a shop run on it as well: see conftest."""
+"""PostgreSQL's own behaviour: row locks, lost connections, several processes on one database.
+
+All other tests that have a shop run on PostgreSQL as well: see conftest.
+"""
 
 import email
 import threading
@@ -434,41 +436,6 @@ def wait_until(holds: Callable[[], object]) -> None:
             return
         time.sleep(0.05)
     raise AssertionError("it did not happen within 20 seconds")
-
-
-# --- A replica -------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def lagging(new_app: Callable[..., Flask], postgres: Server) -> Iterator[CheckingClient]:
-    """A browser of a shop whose replica is behind: there, nothing is left of the cups, and they had another name."""
-    with postgres.database("sample") as replica:
-        statement = """UPDATE product SET stock = 0, name = '{"en": "Old Cup"}' WHERE slug = 'stoneware-cup'"""
-        postgres.execute(statement, name_of(replica))
-        app = new_app(DATABASE_READ_URL=replica)
-        with app.app_context():
-            client = app.test_client()
-            assert isinstance(client, CheckingClient)
-            yield client
-            for one in db.engines.values():
-                one.dispose()
-
-
-def test_lists_are_read_from_the_replica_and_all_else_from_the_primary(lagging: CheckingClient, gateway: Any) -> None:
-    assert "Old Cup" in lagging.get("/").text
-    assert "Stoneware Cup" in lagging.get("/products/stoneware-cup").text
-    lagging.fill_basket()
-    assert "Stoneware Cup" in lagging.get("/basket").text
-    page = lagging.follow(lagging.post("/checkout", data=lagging.checkout_form())).text
-    assert heading(page) == "Pay $12.50"
-    [order] = rows(Order)
-    assert post(lagging, OrderFactory(gateway).callback(order)) == 200
-    assert lagging.get(f"/orders/{order.token}/status").json == {"state": "paid", "label": "Paid", "final": True}
-
-
-def test_nothing_is_written_to_the_replica(lagging: CheckingClient) -> None:
-    with db.engines["lists"].connect() as connection:
-        assert shown(connection, "transaction_read_only") == ["on"]
 
 
 # --- Migrations and the doctor ---------------------------------------------------------------------------------------

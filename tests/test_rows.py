@@ -1,4 +1,4 @@
-"""docs/faults.md has a row a fault. Each is a test that carries its row's number, or stands here with the reason why not."""
+"""Each row of docs/faults.md is a test that carries the row's number, or stands here with the reason why not."""
 
 import re
 from pathlib import Path
