@@ -12,10 +12,11 @@ from jinja2 import StrictUndefined
 from whitenoise import WhiteNoise
 
 import amwal
-from shop import cli, config, security, views
+from shop import config, limits, security, views
 from shop.db import db, init_db
-from shop.logs import init_logs
-from shop.payments import Gateway
+from shop.gateway import Gateway
+from shop.ops import cli
+from shop.ops.logs import init_logs
 from shop.views.errors import init_errors
 from shop.views.guards import csrf
 from shop.views.texts import init_texts
@@ -38,6 +39,7 @@ def create_app(settings: Mapping[str, str] | None = None) -> Flask:
     Migrate(app, db, directory=str(config.ROOT / "migrations"))
     init_gateway(app)
     security.init_security(app)
+    limits.init_limits(app)
     csrf.init_app(app)
     init_templates(app)
     init_texts(app)

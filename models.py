@@ -1,4 +1,4 @@
-"""What is stored: tables, constraints, and the order's states with the moves they allow.
+"""What is stored: tables and constraints. The order's states stand in shop/states.py.
 
 Money is in integer minor units (cents) of the shop's one currency, times are aware UTC, texts that a shopper reads
 are JSON objects by language (`{"en": "Dates", "ar": "تمر"}`). Nothing that has to do with money is ever deleted.
@@ -8,10 +8,9 @@ import hashlib
 import secrets
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any, Self
+from typing import Any
 
-from flask_babel import LazyString, get_locale
-from flask_babel import lazy_gettext as _
+from flask_babel import get_locale
 from sqlalchemy import (
     JSON,
     BigInteger,
@@ -27,6 +26,17 @@ from sqlalchemy import (
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from shop.db import Base, UTCDateTime
+from shop.states import (
+    AttentionKind,
+    CallbackOutcome,
+    DeliveryState,
+    EventKind,
+    LineKind,
+    OrderState,
+    OutboxKind,
+    PaymentSource,
+    StockReason,
+)
 
 Texts = dict[str, str]
 """The same text by language code."""
@@ -51,149 +61,6 @@ def new_token() -> str:
 def digest(secret: str) -> str:
     """SHA-256 of a gateway secret, in hex. See `Invoice.secret_digest` for why there is no salt."""
     return hashlib.sha256(secret.encode()).hexdigest()
-
-
-class Labelled(StrEnum):
-    """A string enum whose members carry the stored value and the words that a person reads."""
-
-    label: LazyString
-
-    def __new__(cls, value: str, label: LazyString) -> Self:
-        """Make a member of a value and its label."""
-        member = str.__new__(cls, value)
-        member._value_ = value
-        member.label = label
-        return member
-
-
-class OrderState(Labelled):
-    """Where an order stands. `MOVES` says how it may go on."""
-
-    PLACED = "placed", _("Preparing payment")
-    AWAITING_PAYMENT = "awaiting_payment", _("Waiting for payment")
-    PAID = "paid", _("Paid")
-    NEEDS_REVIEW = "needs_review", _("Payment received")
-    EXPIRED = "expired", _("No longer held")
-    CANCELLED = "cancelled", _("Cancelled")
-    REFUNDED = "refunded", _("Refunded")
-
-    @property
-    def is_final(self) -> bool:
-        """Whether the shopper has nothing more to wait for. (Expired and cancelled orders can still be paid.)"""
-        return self in (OrderState.PAID, OrderState.NEEDS_REVIEW, OrderState.REFUNDED)
-
-    @property
-    def holds_stock_unpaid(self) -> bool:
-        """Whether stock is reserved for the order while its payment is awaited."""
-        return self in (OrderState.PLACED, OrderState.AWAITING_PAYMENT)
-
-    @property
-    def may_be_paid_unseen(self) -> bool:
-        """Whether the buyer may have paid although no callback has said so: an invoice stays payable at the gateway."""
-        return self in (OrderState.AWAITING_PAYMENT, OrderState.EXPIRED, OrderState.CANCELLED)
-
-
-MOVES: dict[OrderState | None, frozenset[OrderState]] = {
-    None: frozenset({OrderState.PLACED}),
-    OrderState.PLACED: frozenset({OrderState.AWAITING_PAYMENT, OrderState.EXPIRED, OrderState.CANCELLED}),
-    OrderState.AWAITING_PAYMENT: frozenset({OrderState.PAID, OrderState.EXPIRED, OrderState.CANCELLED}),
-    OrderState.EXPIRED: frozenset(
-        {
-            OrderState.PLACED,
-            OrderState.AWAITING_PAYMENT,
-            OrderState.PAID,
-            OrderState.NEEDS_REVIEW,
-            OrderState.CANCELLED,  # when its buyer is forgotten: there is nobody to send anything to
-        }
-    ),
-    OrderState.CANCELLED: frozenset({OrderState.NEEDS_REVIEW}),
-    OrderState.NEEDS_REVIEW: frozenset({OrderState.PAID, OrderState.REFUNDED}),
-    OrderState.PAID: frozenset({OrderState.REFUNDED}),
-    OrderState.REFUNDED: frozenset(),
-}
-"""The one table of allowed moves, by the state that an order leaves (`None`: it is being placed)."""
-
-
-class EventKind(StrEnum):
-    """What an order's event tells. Every change of state is a MOVED; the others change none."""
-
-    MOVED = "moved"
-    RESERVATION_EXTENDED = "reservation_extended"
-    PAYMENT_ADDED = "payment_added"
-
-
-class LineKind(StrEnum):
-    """What an order line charges for. A CUSTOM line has no product: a till's "2 cups of tea"."""
-
-    PRODUCT = "product"
-    DELIVERY = "delivery"
-    CUSTOM = "custom"
-
-
-class DeliveryState(Labelled):
-    """How far the parcel is."""
-
-    PREPARING = "preparing", _("Being packed")
-    SHIPPED = "shipped", _("On its way")
-    DELIVERED = "delivered", _("Delivered")
-
-
-class PaymentSource(StrEnum):
-    """What a payment rests on: the gateway's callback, or a named person who saw it in the gateway's account."""
-
-    CALLBACK = "callback"
-    MANUAL = "manual"
-
-
-class CallbackOutcome(StrEnum):
-    """What was made of a callback. `shop.payments.ANSWERS` gives each its HTTP status.
-
-    TOO_MANY is never stored, and the database's own constraint would refuse it: storing is what it saves.
-    """
-
-    ACCEPTED = "accepted"
-    DUPLICATE = "duplicate"
-    UNKNOWN_SECRET = "unknown_secret"  # noqa: S105  (an outcome's name)
-    OTHER_INVOICE = "other_invoice"
-    MALFORMED = "malformed"
-    TOO_LARGE = "too_large"
-    TOO_MANY = "too_many"
-
-    @property
-    def is_miss(self) -> bool:
-        """Whether it brought no secret of ours. Anybody can send these, so they are limited, and not kept for ever."""
-        return self in (CallbackOutcome.UNKNOWN_SECRET, CallbackOutcome.MALFORMED, CallbackOutcome.TOO_LARGE)
-
-
-class StockReason(StrEnum):
-    """Why stock moved."""
-
-    INTAKE = "intake"
-    RESERVED = "reserved"
-    RETURNED = "returned"
-
-
-class AttentionKind(Labelled):
-    """What a person must look at."""
-
-    UNKNOWN_SECRET = "unknown_secret", _("Callbacks with a secret that is not ours")
-    OTHER_INVOICE = "other_invoice", _("A callback named another invoice than its secret's")
-    MISSING_IDS = "missing_ids", _("A payment came without its ids")
-    PAID_TWICE = "paid_twice", _("Paid twice")
-    PAID_SOLD_OUT = "paid_sold_out", _("Paid late, sold out by then")
-    PAID_CANCELLED = "paid_cancelled", _("Paid after it was cancelled")
-    POSSIBLY_PAID = "possibly_paid", _("Possibly paid: compare with your Amwal account, check the callback URL")
-    GATEWAY_REFUSED = "gateway_refused", _("The gateway refused an invoice")
-    GATEWAY_REPLY = "gateway_reply", _("The gateway's reply could not be used")
-    OUTBOX_STUCK = "outbox_stuck", _("Something keeps failing after a payment")
-
-
-class OutboxKind(StrEnum):
-    """What is to be done after a commit. `shop.outbox.HANDLERS` gives each its handler."""
-
-    MAIL_PAY_HERE = "mail_pay_here"
-    MAIL_RECEIPT = "mail_receipt"
-    MAIL_DIGEST = "mail_digest"
 
 
 def one_of(enum: type[StrEnum]) -> Enum:
@@ -415,7 +282,7 @@ class Order(Base):
     country: Mapped[str] = mapped_column(String(2), default="")
     note: Mapped[str] = mapped_column(String(500), default="")
     network: Mapped[str] = mapped_column(String(64), default="", server_default="")
-    """A keyed digest of the network address that holds the goods, see `shop.security.network_digest`: to count open
+    """A keyed digest of the network address that holds the goods, see `shop.limits.network_digest`: to count open
     orders by, and of no other use. Cleared with the contact fields."""
 
     lines: Mapped[list["OrderLine"]] = relationship(back_populates="order", order_by="OrderLine.id")

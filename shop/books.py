@@ -14,10 +14,11 @@ from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session, defer, joinedload, selectinload
 from werkzeug.security import safe_join
 
-from models import Category, Invoice, LineKind, Order, Payment, Product, Refund, StockMovement, StockReason, Texts
+from models import Category, Invoice, Order, Payment, Product, Refund, StockMovement, Texts
 from shop.catalogue import searchable
 from shop.db import db, write
 from shop.money import to_decimal, to_minor
+from shop.states import LineKind, StockReason
 
 BOM = "\ufeff"
 """Begins a file for people: without it Excel reads UTF-8 as something else, and Arabic as noise."""

@@ -5,84 +5,23 @@ committed before the gateway hears of it.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import timedelta
-from typing import Any, cast
+from typing import Any
 
 from flask import current_app
-from flask_babel import LazyString
-from flask_babel import lazy_gettext as _
 from itsdangerous import BadSignature, URLSafeSerializer
-from sqlalchemy import CursorResult, func, select, update
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
-from models import (
-    MOVES,
-    Basket,
-    DeliveryOption,
-    EventKind,
-    LineKind,
-    Order,
-    OrderEvent,
-    OrderLine,
-    OrderState,
-    Product,
-    StockMovement,
-    StockReason,
-    localized,
-    now,
-)
+from models import Basket, DeliveryOption, Order, OrderEvent, OrderLine, Product, now
+from shop import limits, stock
 from shop.db import write
+from shop.limits import NOBODY, Holder
 from shop.money import contained_tax
-
-
-class Refusal(Exception):
-    """An order that cannot be placed or resumed as asked. Nothing was changed; the text is for the customer."""
-
-    unpaid: Sequence[tuple[str, str]] = ()
-    """Token and number of the customer's own orders that stand in the way."""
-
-    def __init__(self, message: LazyString) -> None:
-        """Keep what the customer reads."""
-        super().__init__(message)
-        self.message = message
-
-
-class BasketChanged(Refusal):
-    """The basket is no longer what the checkout form showed."""
-
-    def __init__(self) -> None:
-        """Say so."""
-        super().__init__(_("Your basket has changed since. Please look at it once more."))
-
-
-class TotalChanged(Refusal):
-    """The order would now cost something else than the customer saw."""
-
-    def __init__(self) -> None:
-        """Say so."""
-        super().__init__(_("The total has changed since. Please confirm the new one."))
-
-
-class SoldOut(Refusal):
-    """There is less of a product left than is wanted."""
-
-    def __init__(self, product: Product) -> None:
-        """Name the product."""
-        texts = product.name  # read while the transaction is open
-        name = LazyString(lambda: localized(texts))
-        super().__init__(_("There is not enough left of %(name)s.", name=name))
-
-
-class TooManyUnpaid(Refusal):
-    """Goods are held in as many unpaid orders as one may have. Holding costs nothing, and could empty the shop."""
-
-    def __init__(self, message: LazyString, own: Sequence[Order]) -> None:
-        """Keep which of these orders are this browser's own, which it can pay or cancel."""
-        super().__init__(message)
-        self.unpaid = [(order.token, order.number) for order in own]
-
+from shop.refusals import BasketChanged, SoldOut, TotalChanged
+from shop.states import MOVES, EventKind, LineKind, OrderState
 
 # --- What the customer was shown -------------------------------------------------------------------------------------
 
@@ -117,49 +56,6 @@ def _signer() -> URLSafeSerializer:
     return URLSafeSerializer(keys, salt="checkout", signer_kwargs={"digest_method": hashlib.sha256})
 
 
-# --- Who has goods held ----------------------------------------------------------------------------------------------
-
-MOST_BY_BROWSER = 3  # unpaid orders that hold goods at the same time
-MOST_BY_NETWORK = 10
-
-
-@dataclass(frozen=True)
-class Holder:
-    """Who wants goods held: the tokens of the orders that a browser placed, and its network's digest, empty if it has
-    none (see `shop.security.network_digest`)."""
-
-    tokens: Sequence[str] = ()
-    network: str = ""
-
-
-NOBODY = Holder()
-"""Goods held for nobody on the web, such as a till's customer: nothing is limited."""
-
-
-def _refuse_too_many(session: Session, holder: Holder) -> None:
-    if holder.network:
-        _take_turns(session, holder.network)
-    unpaid = Order.state.in_([state for state in OrderState if state.holds_stock_unpaid])
-    own = session.scalars(select(Order).where(Order.token.in_(holder.tokens), unpaid).order_by(Order.id)).all()
-    if len(own) >= MOST_BY_BROWSER:
-        text = _("You have %(most)s unpaid orders already. Please pay or cancel one first.", most=MOST_BY_BROWSER)
-        raise TooManyUnpaid(text, own)
-    of_network = select(func.count(Order.id)).where(Order.network == holder.network, unpaid)
-    if holder.network and session.scalars(of_network).one() >= MOST_BY_NETWORK:
-        text = _(
-            "There are %(most)s unpaid orders from your internet connection already. Please pay or cancel one of yours "
-            "first, or come back in a while.",
-            most=MOST_BY_NETWORK,
-        )
-        raise TooManyUnpaid(text, own)
-
-
-def _take_turns(session: Session, network: str) -> None:
-    """Let those of one network in one by one until the transaction ends, or neither would see the other's order."""
-    if session.get_bind().dialect.name == "postgresql":  # SQLite's writers take turns anyway
-        session.execute(select(func.pg_advisory_xact_lock(int(network[:15], 16))))
-
-
 # --- Changing an order -----------------------------------------------------------------------------------------------
 
 
@@ -192,7 +88,7 @@ def place(offer: Offer, contact: Mapping[str, str], delivery: str, locale: str, 
         charge = option.charge(basket.goods)
         if basket.goods + charge != offer.totals.get(delivery):
             raise TotalChanged
-        _refuse_too_many(session, holder)
+        limits.refuse_too_many(session, holder)
         lines = [_product_line(item.product, item.quantity) for item in basket.items]
         lines.append(OrderLine(kind=LineKind.DELIVERY, name=option.name, quantity=1, price=charge))
         of_basket = {"basket_id": basket.id, "basket_version": basket.version}
@@ -200,7 +96,7 @@ def place(offer: Offer, contact: Mapping[str, str], delivery: str, locale: str, 
         session.add(order)
         session.flush()
         session.add(OrderEvent(order_id=order.id, seq=1, kind=EventKind.MOVED, to_state=order.state, actor="customer"))
-        take_stock(session, order)
+        stock.take(session, order)
         basket.open = False
         return order
 
@@ -212,7 +108,7 @@ def cancel(order_id: int, actor: str) -> bool:
         if not order.is_cancellable or not move(session, order, OrderState.CANCELLED, actor):
             return False
         session.execute(update(Basket).filter_by(id=order.basket_id).values(open=True, version=Basket.version + 1))
-        return_stock(session, order)
+        stock.give_back(session, order)
         return True
 
 
@@ -224,7 +120,7 @@ def expire(order_id: int) -> bool:
             return False
         if not move(session, order, OrderState.EXPIRED, "worker"):
             return False
-        return_stock(session, order)
+        stock.give_back(session, order)
         return True
 
 
@@ -239,11 +135,11 @@ def resume(order_id: int, holder: Holder = NOBODY) -> bool:
         if order.state is not OrderState.EXPIRED:
             return False
         back_to = OrderState.AWAITING_PAYMENT if order.invoice else OrderState.PLACED
-        _refuse_too_many(session, holder)
+        limits.refuse_too_many(session, holder)
         until = now() + timedelta(minutes=current_app.config["RESERVATION_MINUTES"])
         order.reservation += 1
         order.network = holder.network
-        take_stock(session, order)
+        stock.take(session, order)
         return move(session, order, back_to, "customer", reserved_until=until, held_since=now())
 
 
@@ -311,38 +207,6 @@ def note(session: Session, order: Order, kind: EventKind, actor: str, detail: st
     """Add an event that changes no state to a locked order's history."""
     order.events_count += 1
     session.add(OrderEvent(order_id=order.id, seq=order.events_count, kind=kind, actor=actor, detail=detail))
-
-
-def take_stock(session: Session, order: Order) -> None:
-    """Reserve what an order needs, under its reservation number.
-
-    Raises:
-        SoldOut: if a product has too little left; the caller's transaction or savepoint must then be rolled back.
-    """
-    for line in sorted(order.product_lines, key=_product_id):  # one order for all, so that no two deadlock
-        if not _change_stock(session, order, line, -line.quantity, StockReason.RESERVED):
-            raise SoldOut(cast(Product, line.product))
-
-
-def return_stock(session: Session, order: Order) -> None:
-    """Give back what the order's present reservation holds."""
-    for line in sorted(order.product_lines, key=_product_id):
-        _change_stock(session, order, line, line.quantity, StockReason.RETURNED)
-
-
-def _change_stock(session: Session, order: Order, line: OrderLine, units: int, reason: StockReason) -> bool:
-    change = update(Product).where(Product.id == line.product_id, Product.stock + units >= 0)
-    result = cast(CursorResult[Any], session.execute(change.values(stock=Product.stock + units)))
-    if result.rowcount == 0:
-        return False
-    movement = StockMovement(product_id=line.product_id, order_id=order.id, quantity=units, reason=reason)
-    movement.reservation = order.reservation
-    session.add(movement)
-    return True
-
-
-def _product_id(line: OrderLine) -> int:
-    return cast(int, line.product_id)
 
 
 def _product_line(product: Product, quantity: int) -> OrderLine:

@@ -1,4 +1,4 @@
-"""Order ↔ gateway: asking for the invoice, what a callback means, and confirming by hand when none comes.
+"""Order ↔ gateway: asking for the invoice, and what a callback means.
 
 Third stop on the money's way. The gateway speaks HTTP only in `request_invoice`, with no transaction open; whatever
 arrives from it is stored by one transaction before anybody is told.
@@ -6,10 +6,7 @@ arrives from it is stored by one transaction before anybody is told.
 
 import logging
 import re
-import threading
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from io import BytesIO
 
@@ -17,36 +14,20 @@ import segno
 from flask import current_app
 from sqlalchemy import ColumnElement, select, update
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import Session, contains_eager, selectinload
+from sqlalchemy.orm import Session, contains_eager
 
 import amwal
-from models import (
-    AttentionKind,
-    CallbackAttempt,
-    CallbackOutcome,
-    Delivery,
-    EventKind,
-    GatewayCall,
-    Invoice,
-    Order,
-    OrderState,
-    OutboxKind,
-    Payment,
-    PaymentSource,
-    Staff,
-    digest,
-    now,
-)
-from shop import orders
+from models import CallbackAttempt, Delivery, GatewayCall, Invoice, Order, Payment, digest, now
+from shop import orders, refusals, stock
+from shop.attention import attend
 from shop.db import db, write
+from shop.gateway import current_gateway
+from shop.limits import current_guesses
 from shop.money import to_decimal
-from shop.outbox import attend, enqueue
-from shop.security import Guesses
+from shop.outbox import enqueue
+from shop.states import AttentionKind, CallbackOutcome, EventKind, OrderState, OutboxKind, PaymentSource
 
 log = logging.getLogger(__name__)
-
-THREADS = 16
-"""Threads of a web process, unless it says otherwise. SQLite has one writer: more would only wait."""
 
 CLAIM = timedelta(seconds=15)
 """How long a request may be asking for an invoice before another may take over. Longer than `amwal.DEADLINE`."""
@@ -55,47 +36,12 @@ CLAIM = timedelta(seconds=15)
 # --- Asking for the invoice ------------------------------------------------------------------------------------------
 
 
-class Gateway:
-    """This process's client, and how many of its threads may wait for the gateway at the same time."""
-
-    def __init__(self, client: amwal.Client, threads: int = THREADS) -> None:
-        """Keep the client. Half of the threads may wait for it, so that callbacks never starve behind a PUT."""
-        self.client = client
-        self.slots = threading.BoundedSemaphore(threads // 2)
-
-
-KEY_VERDICTS = ("ok", "KeyRejected", "reopened")
-"""What the log of our requests can say about the API key, or a person about it. No answer says nothing."""
-
-
-def checkout_is_closed() -> bool:
-    """Whether the gateway rejected our API key three times in a row: then nobody could pay what is ordered now.
-
-    The checkout opens by itself once the gateway accepts the key again, for a waiting order's *try again* or for
-    `flask doctor`; or a person opens it: see `reopen_checkout`.
-    """
-    verdicts = select(GatewayCall.outcome).where(GatewayCall.outcome.in_(KEY_VERDICTS))
-    return list(db.session.scalars(verdicts.order_by(GatewayCall.id.desc()).limit(3))) == ["KeyRejected"] * 3
-
-
-def reopen_checkout(who: str) -> None:
-    """Let orders be placed again, since a person says that the key is right now. `who` is put down in the log."""
-    log_call(now(), 0, "reopened", f"by {who}")
-
-
-def log_call(started: datetime, milliseconds: int, outcome: str, detail: str = "") -> None:
-    """Put a request to the gateway into the log that was for no order."""
-    with write() as session:
-        call = GatewayCall(started_at=started, milliseconds=milliseconds, outcome=outcome, detail=detail[:300])
-        session.add(call)
-
-
 def request_invoice(order_id: int) -> None:
     """Ask the gateway for an order's invoice, unless it has one or somebody is asking already.
 
     Whatever the gateway does, this returns: the order page tells how it went, and offers to try again.
     """
-    gateway: Gateway = current_app.extensions["amwal"]
+    gateway = current_gateway()
     if not gateway.slots.acquire(blocking=False):
         log.warning("every slot for the gateway is taken; order %s can be tried again", order_id)
         return
@@ -207,7 +153,7 @@ def accept_callback(body: bytes, sender: str) -> CallbackOutcome:
     Raises:
         sqlalchemy.exc.SQLAlchemyError: the database could not take it. Nothing was written; the gateway must retry.
     """
-    guesses: Guesses = current_app.extensions["guesses"]
+    guesses = current_guesses()
     if guesses.are_used_up() and not _has_secret_of_ours(body):
         guesses.count()
         return CallbackOutcome.TOO_MANY
@@ -221,7 +167,7 @@ def accept_callback(body: bytes, sender: str) -> CallbackOutcome:
         session.flush()
         if attempt.order and attempt.outcome is CallbackOutcome.ACCEPTED:
             payment = Payment(session_id=attempt.session_id, source=PaymentSource.CALLBACK, callback_id=attempt.id)
-            _settle(session, attempt.order, payment, "gateway")
+            apply_payment(session, attempt.order, payment, "gateway")
         elif attempt.outcome is CallbackOutcome.DUPLICATE:
             # If a person was faster, their payment gets its callback and session now: another session is paid twice.
             by_hand = update(Payment).where(Payment.order_id == attempt.order_id, Payment.callback_id.is_(None))
@@ -251,7 +197,7 @@ def _judge(session: Session, attempt: CallbackAttempt, body: bytes) -> CallbackO
         return CallbackOutcome.MALFORMED
     attempt.gateway_id, attempt.session_id = callback.invoice_id, callback.session_id
     # The lock makes copies that arrive at once take turns: the first is accepted, the others are duplicates.
-    order = _lock_by_invoice(session, Invoice.secret_digest == digest(callback.secret))
+    order = lock_by_invoice(session, Invoice.secret_digest == digest(callback.secret))
     if order is None or order.invoice is None:
         attempt.reason = "no invoice of ours has this secret"
         return CallbackOutcome.UNKNOWN_SECRET
@@ -271,7 +217,7 @@ def _judge(session: Session, attempt: CallbackAttempt, body: bytes) -> CallbackO
     return CallbackOutcome.ACCEPTED
 
 
-def _lock_by_invoice(session: Session, which: ColumnElement[bool]) -> Order | None:
+def lock_by_invoice(session: Session, which: ColumnElement[bool]) -> Order | None:
     """The order of an invoice, locked until the transaction ends."""
     found = select(Order).join(Order.invoice).where(which).options(contains_eager(Order.invoice))
     return session.scalar(found.with_for_update(of=Order, key_share=True))
@@ -284,7 +230,7 @@ def _tell_of_guesses(session: Session, attempt: CallbackAttempt, only_counted: i
         attend(session, AttentionKind.UNKNOWN_SECRET, "callback", f"last from {attempt.sender}", times=times)
 
 
-def _settle(session: Session, order: Order, payment: Payment, actor: str) -> None:
+def apply_payment(session: Session, order: Order, payment: Payment, actor: str) -> None:
     """Store a payment and bring the order where it brings it from its present state."""
     payment.order_id, payment.amount = order.id, order.total
     session.add(payment)
@@ -312,8 +258,8 @@ def _pay_late(session: Session, order: Order, actor: str) -> None:
     try:
         with session.begin_nested():
             order.reservation += 1
-            orders.take_stock(session, order)
-    except orders.SoldOut:
+            stock.take(session, order)
+    except refusals.SoldOut:
         session.refresh(order)
         _review(session, order, AttentionKind.PAID_SOLD_OUT, actor)
     else:
@@ -332,65 +278,3 @@ def mask(body: bytes) -> str:
     text = re.sub(r'("secret"\s*:\s*)("(?:[^"\\]|\\.)*"?|[^,}\]]*)', r'\1"…"', text)
     text = re.sub(r"[0-9a-fA-F]{8}-?(?:[0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12}", "…", text)
     return text[:500]
-
-
-# --- When no callback comes ------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """What is known here of invoices that the gateway's account shows as paid."""
-
-    unpaid: list[Order] = field(default_factory=list)
-    """Nothing was paid for these as far as the shop knows: a person may confirm them."""
-    paid: list[Order] = field(default_factory=list)
-    unknown: list[str] = field(default_factory=list)
-    """Ids of no invoice of this shop's."""
-
-
-def compare(gateway_ids: Iterable[str]) -> Comparison:
-    """Hold invoice ids from the gateway's account against the shop's books; blanks and repeated ids are left out."""
-    result = Comparison()
-    wanted = list(dict.fromkeys(text for one in gateway_ids if (text := one.strip())))
-    for start in range(0, len(wanted), 500):  # a statement takes only so many parameters
-        chunk = wanted[start : start + 500]
-        ours = select(Order).join(Order.invoice).where(Invoice.gateway_id.in_(chunk))
-        ours = ours.options(contains_eager(Order.invoice).defer(Invoice.qr), selectinload(Order.payments))
-        found = {order.invoice.gateway_id: order for order in db.session.scalars(ours) if order.invoice}
-        for gateway_id in chunk:
-            if (order := found.get(gateway_id)) is None:
-                result.unknown.append(gateway_id)
-            else:
-                (result.paid if order.payments else result.unpaid).append(order)
-    return result
-
-
-def confirm_by_hand(gateway_id: str, staff_id: int, note: str) -> bool:
-    """T3 without a callback: a person saw the payment in the gateway's account, and stands for it with their name.
-
-    It goes by an invoice of ours. A callback that matched none leads to no payment here either. The first callback
-    that still arrives for the order is taken for this payment's own (see `accept_callback`).
-
-    Args:
-        gateway_id: the invoice's id, as the gateway's account shows it.
-        staff_id: who confirms. That it is really they is for the caller to check.
-        note: what they saw, and where; 500 characters are kept.
-
-    Returns:
-        False if there is nothing to confirm: no invoice of ours, or a payment of its order is known already.
-
-    Raises:
-        ValueError: no note, or nobody of the staff. Nothing was written.
-    """
-    if not note.strip():
-        raise ValueError("a confirmation by hand needs a note")
-    with write() as session:
-        if session.scalar(select(Staff.id).filter_by(id=staff_id, active=True)) is None:
-            raise ValueError("only a member of the staff can confirm a payment")
-        order = _lock_by_invoice(session, Invoice.gateway_id == gateway_id.strip())
-        if order is None or order.payments:
-            return False
-        payment = Payment(session_id="", source=PaymentSource.MANUAL, staff_id=staff_id, note=note.strip()[:500])
-        _settle(session, order, payment, f"staff:{staff_id}")
-    log.info("order %s was confirmed by hand, by staff %d", order.number, staff_id)
-    return True

@@ -12,21 +12,10 @@ from datetime import timedelta
 from sqlalchemy import delete, exists, func, or_, select, update
 from sqlalchemy.orm import Session
 
-from models import (
-    Attention,
-    AttentionKind,
-    Basket,
-    BasketItem,
-    DeliveryState,
-    Order,
-    OrderNote,
-    OrderState,
-    OutboxKind,
-    OutboxMessage,
-    now,
-)
+from models import Attention, Basket, BasketItem, Order, OrderNote, OutboxMessage, now
 from shop import orders
 from shop.db import db, engine, write
+from shop.states import AttentionKind, DeliveryState, OrderState, OutboxKind
 
 CONTACT = ("name", "email", "phone", "address", "city", "region", "postcode", "country", "note", "network")
 UNPAID_KEPT = timedelta(days=30)

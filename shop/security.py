@@ -1,15 +1,8 @@
-"""What guards every request: the host check, the origin check of the two shared forms, the security headers. And what
-the limits go by: how many wrong callbacks this process has recorded, and whose network a request comes from."""
+"""What guards every request: the host check, the origin check of the two shared forms, the security headers."""
 
-import hashlib
-import hmac
 import logging
 import re
-import threading
-import time
-from collections import deque
 from collections.abc import Mapping
-from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
@@ -55,7 +48,6 @@ HEADERS = {
 
 def init_security(app: Flask) -> None:
     """Put the guards in place."""
-    app.extensions["guesses"] = Guesses()
     proxies = app.config["TRUSTED_PROXIES"]
     if proxies:  # forwarded headers are believed only where a proxy is known to set them
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=proxies, x_proto=proxies, x_host=proxies)  # type: ignore[method-assign]
@@ -136,55 +128,3 @@ def repeats_a_secret(config: Mapping[str, Any], text: str, *more: str) -> bool:
     keys = config["AMWAL_API_KEY"], config["SECRET_KEY"], *config["SECRET_KEY_FALLBACKS"]
     known = {form for secret in (*passwords, *keys, *more) if secret for form in (secret, unquote(secret))}
     return any(secret[:8] in text for secret in known)  # its beginning: the text may end in the midst of it
-
-
-class Guesses:
-    """How many callbacks without a secret of ours this process has recorded: 60 a minute at most, the rest is counted.
-
-    In memory, and for each process by itself. A limit in the database would cost the very write that it is to save.
-    """
-
-    def __init__(self, most: int = 60, seconds: float = 60.0) -> None:
-        """Begin with none. Requests that are at it at the same moment can exceed `most` by their own number."""
-        self.seconds = seconds
-        self._recorded = deque[float](maxlen=most)
-        self._only_counted = 0
-        self._lock = threading.Lock()
-
-    def are_used_up(self) -> bool:
-        """Whether another one may only be counted now."""
-        with self._lock:
-            is_full = len(self._recorded) == self._recorded.maxlen
-            return is_full and self._recorded[0] > time.monotonic() - self.seconds
-
-    def count(self) -> None:
-        """Count one that is not recorded. The first since one that was is worth a line in the log, and no other."""
-        with self._lock:
-            self._only_counted += 1
-            first = self._only_counted == 1
-        if first:
-            log.warning("too many callbacks without a secret of ours: for a while they are only counted")
-
-    def record(self) -> int:
-        """Note that one is recorded. Gives how many were only counted before it, once: the count begins anew."""
-        with self._lock:
-            self._recorded.append(time.monotonic())
-            counted, self._only_counted = self._only_counted, 0
-            return counted
-
-
-def network_digest(address: str | None) -> str:
-    """A keyed digest of the network that an address belongs to; empty where there is no address.
-
-    Nobody who has only the database can tell the address from it, not even by trying all of them. Of an IPv6 address
-    the first 64 bits count, since the rest is its owner's to choose.
-    """
-    try:
-        ip = ip_address((address or "").partition("%")[0])
-    except ValueError:
-        return ""
-    if isinstance(ip, IPv6Address):
-        ip = ip.ipv4_mapped or ip
-    network = ip_network(f"{ip}/{64 if ip.version == 6 else 32}", strict=False)
-    key = current_app.config["SECRET_KEY"].encode()
-    return hmac.new(key, f"network {network}".encode(), hashlib.sha256).hexdigest()

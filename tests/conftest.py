@@ -23,9 +23,10 @@ from werkzeug.test import TestResponse
 
 import sandbox.app
 from app import create_app
-from models import Attention, AttentionKind, Order, Product, StockMovement, StockReason, now
+from models import Attention, Order, Product, StockMovement, now
 from shop import baskets, catalogue, orders, payments
 from shop.db import db, write
+from shop.states import AttentionKind, StockReason
 from tests.children import Child, Start, children, forget_settings
 from tests.pages import check_page, field
 from tests.postgres import Server, programs

@@ -19,22 +19,21 @@ from sqlalchemy import Connection, event, inspect, text
 
 from models import (
     CallbackAttempt,
-    CallbackOutcome,
     Delivery,
-    DeliveryState,
     Heartbeat,
     Order,
     OrderLine,
-    OrderState,
     OutboxMessage,
     Refund,
     Staff,
     StockMovement,
     now,
 )
-from shop import audit, orders, outbox, payments
-from shop.audit import Finding
+from shop import orders, payments, reconcile, stock, worker
 from shop.db import db, engine, sqlite_library, write
+from shop.ops import audit
+from shop.ops.audit import Finding
+from shop.states import CallbackOutcome, DeliveryState, OrderState
 from tests.conftest import OrderFactory, rows, set_stock
 
 ITEM, OTHER = "stoneware-cup", "brass-dallah"
@@ -129,7 +128,7 @@ def refund(order_id: int, staff: int) -> None:
         for payment in order.payments:
             session.add(Refund(payment_id=payment.id, amount=payment.amount, staff_id=staff))
         if order.delivery and order.delivery.state is DeliveryState.PREPARING:
-            orders.return_stock(session, order)
+            stock.give_back(session, order)
         assert orders.move(session, order, OrderState.REFUNDED, f"staff:{staff}")
 
 
@@ -138,7 +137,7 @@ def release(order_id: int, staff: int) -> None:
     with write() as session:
         order = orders.lock(session, order_id)
         order.reservation += 1
-        orders.take_stock(session, order)
+        stock.take(session, order)
         assert orders.move(session, order, OrderState.PAID, f"staff:{staff}")
         session.add(Delivery(order_id=order.id))
 
@@ -189,9 +188,9 @@ def live_a_little(order: OrderFactory, staff: int) -> None:
     refund(sent.id, staff)
     order.pay(sent, paymentSessionId="another")
     by_hand = order.awaiting()
-    assert payments.confirm_by_hand(by_hand.invoice.gateway_id, staff, "seen in the account")
+    assert reconcile.confirm_by_hand(by_hand.invoice.gateway_id, staff, "seen in the account")
     assert order.pay(by_hand) is CallbackOutcome.DUPLICATE
-    assert payments.confirm_by_hand(order.expired().invoice.gateway_id, staff, "seen in the account")
+    assert reconcile.confirm_by_hand(order.expired().invoice.gateway_id, staff, "seen in the account")
     till = order.placed()
     with write() as session:
         session.add(OrderLine(order_id=till.id, kind="custom", name={"en": "Tea"}, quantity=2, price=150))
@@ -200,7 +199,7 @@ def live_a_little(order: OrderFactory, staff: int) -> None:
     for body in (b"", b"{}", b"x" * 9000, json.dumps(order.callback(till) | {"secret": "nobody's"}).encode()):
         payments.accept_callback(body, "127.0.0.1")
     order.pay(till, invoiceId="another")
-    outbox.tick()
+    worker.tick()
 
 
 def test_a_shop_with_orders_in_every_state_is_left_in_peace(app: Flask, order: OrderFactory, staff: int) -> None:
@@ -243,7 +242,7 @@ def test_invariant_1_a_payment_rests_on_an_accepted_callback(app: Flask, order: 
 
 @pytest.mark.parametrize("person", ["NULL", "99"])
 def test_invariant_1_or_on_a_named_person(app: Flask, order: OrderFactory, staff: int, person: str) -> None:
-    payments.confirm_by_hand(order.awaiting().invoice.gateway_id, staff, "seen in the account")
+    reconcile.confirm_by_hand(order.awaiting().invoice.gateway_id, staff, "seen in the account")
     plant(f"UPDATE payment SET staff_id = {person}", losing="payment")
     assert report(app) == [broken(1, "payments without an accepted callback or a person: 1 (payment 1)")]
 

@@ -13,9 +13,10 @@ import pytest
 from click.testing import Result
 from flask import Flask
 
-from models import Order, OrderState
-from shop import audit, backup
+from models import Order
 from shop.db import sqlite_library
+from shop.ops import audit, backup
+from shop.states import OrderState
 from tests.conftest import API_KEY, CheckingClient, OrderFactory, rows, set_stock
 from tests.postgres import Server, programs
 

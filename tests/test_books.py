@@ -13,10 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import event, update
 
-from models import Category, Order, Product, Refund, Staff, StockMovement, StockReason
-from shop import audit, books, catalogue
+from models import Category, Order, Product, Refund, Staff, StockMovement
+from shop import books, catalogue
 from shop.db import db, write
 from shop.money import to_minor
+from shop.ops import audit
+from shop.states import StockReason
 from tests.conftest import API_KEY, OrderFactory, rows, stock_of
 
 
@@ -199,7 +201,7 @@ def test_a_new_product_is_sold_at_once(app: Flask) -> None:
     assert made.name == {"en": "Mint tea", "ar": "شاي بالنعناع"}
     assert (made.subtitle, made.description, made.label) == ({"en": "50 g"}, {}, None)
     assert made.category.slug == "pantry"
-    assert [one.slug for one in catalogue.products("نعناع").products] == ["mint-tea"]
+    assert [one.slug for one in catalogue.products("نعناع").rows] == ["mint-tea"]
     [movement] = rows(StockMovement, product_id=made.id)
     assert (movement.quantity, movement.reason, movement.order_id) == (12, StockReason.INTAKE, None)
     assert not audit.violations()

@@ -9,20 +9,10 @@ from flask import Flask
 from sqlalchemy import event
 from sqlalchemy.exc import OperationalError
 
-from models import (
-    Attention,
-    AttentionKind,
-    CallbackAttempt,
-    CallbackOutcome,
-    Delivery,
-    OrderState,
-    OutboxKind,
-    OutboxMessage,
-    Payment,
-    PaymentSource,
-)
+from models import Attention, CallbackAttempt, Delivery, OutboxMessage, Payment
 from shop import orders, payments
 from shop.db import db
+from shop.states import AttentionKind, CallbackOutcome, OrderState, OutboxKind, PaymentSource
 from tests.conftest import CheckingClient, OrderFactory, attention, rows, set_stock, stock_of
 
 URL = "/amwal/callback"

@@ -19,14 +19,17 @@ from sqlalchemy import select
 from werkzeug.test import TestResponse
 
 import amwal
-from models import Base, GatewayCall, Order, OrderState, OutboxKind, OutboxMessage
-from shop import baskets, logs, outbox, payments, privacy
+from models import Base, GatewayCall, Order, OutboxMessage
+from shop import baskets, payments, privacy, worker
 from shop.db import db
-from tests import test_outbox
+from shop.gateway import Gateway
+from shop.ops import logs
+from shop.states import OrderState, OutboxKind
+from tests import test_worker
 from tests.conftest import API_KEY, CheckingClient, OrderFactory, rows
-from tests.test_outbox import let_time_pass
+from tests.test_worker import let_time_pass
 
-certificate = test_outbox.certificate
+certificate = test_worker.certificate
 
 SETTINGS = {
     "SECRET_KEY": "canary-of-the-secret-key-" * 2,
@@ -84,7 +87,7 @@ def mail_server(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = int(free.getsockname()[1])
     server = Controller(
-        test_outbox.Mailbox(),
+        test_worker.Mailbox(),
         hostname="127.0.0.1",
         port=port,
         authenticator=refuse,
@@ -133,7 +136,7 @@ def test_row_53_the_secrets_are_nowhere(
     with monkeypatch.context() as better:  # mails that can be read, instead of a server that refuses them
         better.setitem(app.config, "MAIL_URL", str(tmp_path / "mail"))
         let_time_pass()
-        outbox.tick()
+        worker.tick()
     secrets |= {name: value[:40] for name, value in SETTINGS.items()}
     secrets |= {"AMWAL_API_KEY": API_KEY, "mail password": MAIL_PASSWORD, "wrong key": "canary-of-a-wrong-key"}
     secrets |= {f"cookie {number}": cookie for number, cookie in enumerate(browser.cookies)}
@@ -141,7 +144,7 @@ def test_row_53_the_secrets_are_nowhere(
     where["files"] = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()).decode("latin-1")
     for command in ("doctor", "audit"):
         where[command] = app.test_cli_runner().invoke(args=[command]).output
-    mails = test_outbox.mails(tmp_path)
+    mails = test_worker.mails(tmp_path)
     assert {name[:8] for name in mails} == {"mail-dig", "mail-pay", "mail-rec"}
     where |= {name: mail.as_string() + mail.get_content() for name, mail in mails.items()}
 
@@ -171,7 +174,7 @@ def _pay_in_every_way(browser: Watched, order: OrderFactory, monkeypatch: pytest
     for body in odd:
         assert browser.post("/amwal/callback", data=body).status_code >= 400
     with monkeypatch.context() as broken:  # in the midst of it, with the secret at hand
-        broken.setattr(payments, "_settle", None)
+        broken.setattr(payments, "apply_payment", None)
         assert browser.post("/amwal/callback", data=whole).status_code == 500
     for _ in range(2):
         assert browser.post("/amwal/callback", data=whole).status_code == 200
@@ -206,14 +209,14 @@ def _fail_in_other_ways(browser: Watched, order: OrderFactory, monkeypatch: pyte
         amwal.Client("http://127.0.0.1:9/projects/none", API_KEY, pages),
     ):
         with monkeypatch.context() as broken:
-            broken.setitem(app.extensions, "amwal", payments.Gateway(client))
+            broken.setitem(app.extensions, "amwal", Gateway(client))
             order.awaiting()
     assert [call.outcome for call in rows(GatewayCall)][-2:] == ["KeyRejected", "Unavailable"]
     with monkeypatch.context() as broken:
         broken.setattr(baskets, "find", None)
         assert browser.get("/basket").status_code == 500
-    for _ in range(outbox.PATIENCE):
-        outbox.tick()
+    for _ in range(worker.PATIENCE):
+        worker.tick()
         let_time_pass()
     [receipt] = rows(OutboxMessage, kind=OutboxKind.MAIL_RECEIPT)
     assert "repeats a secret" in receipt.error

@@ -14,7 +14,7 @@ from tests.pages import Page, heading
 
 def slugs(page: catalogue.Page) -> list[str]:
     """The products of a page."""
-    return [product.slug for product in page.products]
+    return [product.slug for product in page.rows]
 
 
 @pytest.mark.parametrize(
@@ -56,10 +56,10 @@ def test_wildcards_are_letters(app: Flask, query: str) -> None:
 
 
 def test_sorting(app: Flask) -> None:
-    prices = [product.price for product in products(sort=Sort.PRICE).products]
+    prices = [product.price for product in products(sort=Sort.PRICE).rows]
     assert prices == sorted(prices)
-    assert [product.price for product in products(sort=Sort.PRICE_DOWN).products] == prices[::-1]
-    newest = [product.id for product in products(sort=Sort.NEWEST).products]
+    assert [product.price for product in products(sort=Sort.PRICE_DOWN).rows] == prices[::-1]
+    newest = [product.id for product in products(sort=Sort.NEWEST).rows]
     assert newest == sorted(newest, reverse=True)
 
 
@@ -82,7 +82,7 @@ def test_pages_show_every_product_once(app: Flask, sort: Sort) -> None:
     after: str | None = ""
     while after is not None:
         page = products(sort=sort, after=after)
-        assert len(page.products) <= PAGE
+        assert len(page.rows) <= PAGE
         seen += slugs(page)
         after = page.next_after
     assert len(seen) == len(set(seen)) == 76

@@ -9,20 +9,11 @@ import pytest
 from flask import Flask
 from sqlalchemy import select
 
-from models import (
-    AttentionKind,
-    Basket,
-    DeliveryOption,
-    GatewayCall,
-    Invoice,
-    LineKind,
-    Order,
-    OrderState,
-    Product,
-    StockMovement,
-)
+from models import Basket, DeliveryOption, GatewayCall, Invoice, Order, Product, StockMovement
 from shop import orders, payments
 from shop.db import write
+from shop.gateway import Gateway
+from shop.states import AttentionKind, LineKind, OrderState
 from tests.conftest import PUBLIC_URL, CheckingClient, OrderFactory, attention, rows, set_stock, stock_of
 from tests.pages import Page, heading
 
@@ -270,7 +261,7 @@ def test_without_the_gateway_the_order_is_kept_and_can_be_tried_again(lonely: Fl
     assert call.outcome == "Unavailable"
     # The gateway is back.
     client_of = payments.amwal.Client(gateway.project_url, "a-key-for-tests", {"http://127.0.0.1:8001"})
-    lonely.extensions["amwal"] = payments.Gateway(client_of)
+    lonely.extensions["amwal"] = Gateway(client_of)
     token = client.csrf_token(f"/orders/{order.token}")
     again = client.post(f"/orders/{order.token}/invoice", data={"csrf_token": token})
     assert heading(client.follow(again).text) == "Pay $12.50"
@@ -315,7 +306,7 @@ def an_invoice(number: int, secret: str = "") -> payments.amwal.Invoice:
 def test_while_one_request_asks_another_shows_preparing(app: Flask, client: CheckingClient) -> None:
     stub = StubGateway(an_invoice(1))
     stub.go_on.clear()
-    app.extensions["amwal"] = payments.Gateway(stub)  # type: ignore[arg-type]
+    app.extensions["amwal"] = Gateway(stub)  # type: ignore[arg-type]
     client.fill_basket()
     form = client.checkout_form()
     slow = threading.Thread(target=client.post, args=("/checkout",), kwargs={"data": form})
@@ -335,7 +326,7 @@ def test_the_reply_for_an_order_cancelled_meanwhile_is_dropped(app: Flask, order
     placed = order.placed()
     stub = StubGateway(an_invoice(1))
     stub.go_on.clear()
-    app.extensions["amwal"] = payments.Gateway(stub)  # type: ignore[arg-type]
+    app.extensions["amwal"] = Gateway(stub)  # type: ignore[arg-type]
 
     def ask() -> None:
         with app.app_context():
@@ -353,7 +344,7 @@ def test_the_reply_for_an_order_cancelled_meanwhile_is_dropped(app: Flask, order
 
 @pytest.mark.parametrize("repeated", [an_invoice(1), an_invoice(2, secret="s-1")], ids=["id", "secret"])
 def test_an_id_or_secret_given_twice_is_refused(app: Flask, order: OrderFactory, repeated: Any) -> None:
-    app.extensions["amwal"] = payments.Gateway(StubGateway(an_invoice(1), repeated))  # type: ignore[arg-type]
+    app.extensions["amwal"] = Gateway(StubGateway(an_invoice(1), repeated))  # type: ignore[arg-type]
     first = order.awaiting()
     assert first.invoice is not None
     second = order.awaiting()
@@ -368,7 +359,7 @@ def test_an_id_or_secret_given_twice_is_refused(app: Flask, order: OrderFactory,
 
 
 def test_a_qr_that_cannot_be_used_is_drawn_by_the_shop(app: Flask, order: OrderFactory) -> None:
-    app.extensions["amwal"] = payments.Gateway(StubGateway(an_invoice(1)))  # type: ignore[arg-type]
+    app.extensions["amwal"] = Gateway(StubGateway(an_invoice(1)))  # type: ignore[arg-type]
     waiting = order.awaiting()
     assert waiting.invoice is not None
     assert payments.amwal.is_png(waiting.invoice.qr)

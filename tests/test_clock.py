@@ -7,8 +7,8 @@ import pytest
 from flask import Flask
 
 import models
-from models import OrderState
-from shop import orders, outbox, payments
+from shop import orders, payments, worker
+from shop.states import OrderState
 from tests.conftest import CheckingClient, OrderFactory, stock_of
 
 DAY = timedelta(days=1)
@@ -41,7 +41,7 @@ def test_row_60_a_paid_order_stays_paid_whatever_the_clock_says(
     assert order.pay(paid) is payments.CallbackOutcome.ACCEPTED
     for by in (after, before, after * 40):
         step(by)
-        outbox.tick()
+        worker.tick()
         assert not orders.expire(paid.id)
         assert not orders.cancel(paid.id, "customer")
         assert not orders.resume(paid.id)
@@ -60,7 +60,7 @@ def test_row_60_an_order_that_the_clock_gave_up_is_still_paid(
     step(before)
     waiting = order.awaiting()
     step(after)
-    outbox.tick()
+    worker.tick()
     page = client.get(f"/orders/{waiting.token}?key={waiting.key}")
     assert page.status_code == 200
     order.pay(waiting)

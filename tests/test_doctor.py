@@ -27,16 +27,19 @@ from sqlalchemy.exc import OperationalError
 from waitress.server import create_server
 
 import amwal
-from models import Attention, AttentionKind, CallbackAttempt, CallbackOutcome, Heartbeat, OutboxMessage, now
-from shop import doctor, outbox
+from models import Attention, CallbackAttempt, Heartbeat, OutboxMessage, now
+from shop import worker
+from shop.attention import attend
 from shop.db import db, engine, journal_mode, sqlite_library, write
-from shop.doctor import Answer, Case
-from tests import test_outbox
+from shop.ops import doctor
+from shop.ops.doctor import Answer, Case
+from shop.states import AttentionKind, CallbackOutcome
+from tests import test_worker
 from tests.children import free_port
 from tests.conftest import API_KEY, OrderFactory, attention, rows, settings_for
 from tests.test_amwal import DATA
 
-certificate = test_outbox.certificate
+certificate = test_worker.certificate
 Lines = list[tuple[str, str, str]]
 
 
@@ -143,13 +146,13 @@ def stub() -> Iterator[Stub]:
 
 
 def test_a_shop_that_is_ready_fails_in_nothing(shop: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    mailbox = test_outbox.Mailbox()
+    mailbox = test_worker.Mailbox()
     server = Controller(mailbox, hostname="127.0.0.1", port=free_port())
     server.start()
     try:
         app = shop(MAIL_URL=f"smtp://127.0.0.1:{server.port}", SHOP_CONTACT="shop@example.com")
         with app.app_context():
-            outbox.tick()
+            worker.tick()
         (tmp_path / "templates" / "pages").mkdir(parents=True)
         monkeypatch.setattr(app, "root_path", str(tmp_path))
         code, lines = report(app)
@@ -283,7 +286,7 @@ def test_row_67_a_worker_that_is_silent_or_was_never_there_is_a_failure(app: Fla
     with write() as session:
         session.merge(Heartbeat(name="worker", at=datetime(2026, 3, 1, 12, tzinfo=UTC)))
     [silent] = findings(app, doctor.check_worker)
-    outbox.tick()
+    worker.tick()
     [alive] = findings(app, doctor.check_worker)
     assert [never.level, silent.level, alive.level] == ["FAIL", "FAIL", "ok"]
     assert "2026-03-01 at 12:00:00 UTC" in silent.text
@@ -366,7 +369,7 @@ def mail_server(certificate: Path | None, right: bytes, refusal: str = "535 no")
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         tls.load_cert_chain(certificate)
     options: dict[str, Any] = {"tls_context": tls, "require_starttls": bool(tls), "auth_require_tls": bool(tls)}
-    mailbox = test_outbox.Mailbox()
+    mailbox = test_worker.Mailbox()
     server = Controller(mailbox, hostname="127.0.0.1", port=free_port(), authenticator=authenticate, **options)
     server.start()
     try:
@@ -411,7 +414,7 @@ def at_mail_server(new_app: Any, gateway: Any, trusted: Path) -> Callable[[bool,
             [found] = findings(app, doctor.check_mail)
             with app.app_context():
                 OrderFactory(gateway).awaiting()
-                outbox.tick()
+                worker.tick()
                 [message] = rows(OutboxMessage)
         return found, message
 
@@ -676,7 +679,7 @@ def test_an_item_that_was_open_is_left_as_it_was(shop: Any) -> None:
         for kind in (AttentionKind.UNKNOWN_SECRET, AttentionKind.OTHER_INVOICE):
             for _ in range(3):
                 with write() as session:
-                    outbox.attend(session, kind, "callback", "last from 192.0.2.7")
+                    attend(session, kind, "callback", "last from 192.0.2.7")
         with write() as session:
             session.execute(update(Attention).values(last_at=earlier, mailed_at=earlier))
         before = [state(item) for item in rows(Attention)]
@@ -694,11 +697,11 @@ def state(item: Attention) -> tuple[Any, ...]:
 @pytest.mark.parametrize("was_open", [True, False])
 def test_callbacks_of_others_in_the_meantime_stay_counted(app: Flask, was_open: bool) -> None:
     if was_open:
-        attend("others, before")
+        count_a_miss("others, before")
     before = attention(AttentionKind.UNKNOWN_SECRET)
     db.session.expunge_all()  # what was read before stays as it was read
-    attend("doctor")
-    attend("others, meanwhile")
+    count_a_miss("doctor")
+    count_a_miss("others, meanwhile")
     doctor.take_back(before)
     item = attention(AttentionKind.UNKNOWN_SECRET)
     assert item is not None
@@ -706,17 +709,17 @@ def test_callbacks_of_others_in_the_meantime_stay_counted(app: Flask, was_open: 
 
 
 def test_an_item_that_the_merchant_is_being_told_of_stays(app: Flask) -> None:
-    attend("doctor")
+    count_a_miss("doctor")
     with write() as session:
         session.execute(update(Attention).values(mailed_at=now()))
     doctor.take_back(None)
     assert attention(AttentionKind.UNKNOWN_SECRET) is not None
 
 
-def attend(detail: str) -> None:
+def count_a_miss(detail: str) -> None:
     """Count a callback with a secret of nobody's."""
     with write() as session:
-        outbox.attend(session, AttentionKind.UNKNOWN_SECRET, "callback", detail)
+        attend(session, AttentionKind.UNKNOWN_SECRET, "callback", detail)
 
 
 # --- No secret in the report -----------------------------------------------------------------------------------------

@@ -15,19 +15,11 @@ from sqlalchemy import event, insert
 from sqlalchemy.exc import OperationalError
 
 import amwal
-from models import (
-    Attention,
-    AttentionKind,
-    CallbackAttempt,
-    CallbackOutcome,
-    GatewayCall,
-    Heartbeat,
-    Order,
-    OrderState,
-    now,
-)
-from shop import orders, outbox, payments, privacy, security
+from models import Attention, CallbackAttempt, GatewayCall, Heartbeat, Order, now
+from shop import limits, orders, payments, privacy, worker
 from shop.db import db, write
+from shop.gateway import Gateway, reopen_checkout
+from shop.states import AttentionKind, CallbackOutcome, OrderState
 from tests.conftest import CheckingClient, OrderFactory, attention, rows, stock_of
 from tests.pages import Page, heading
 
@@ -73,7 +65,7 @@ def test_row_21_of_10_000_guesses_60_are_recorded_and_a_good_callback_in_the_mid
 
 
 def test_row_21_unreadable_bodies_share_the_limit(app: Flask, client: CheckingClient, order: OrderFactory) -> None:
-    app.extensions["guesses"] = security.Guesses(most=3)
+    app.extensions["guesses"] = limits.Guesses(most=3)
     waiting = order.awaiting()
     crossed = order.callback(waiting) | {"invoiceId": "65448ddef4924a5dd1b241a9"}
     bodies = [b"nonsense", b"x" * 9000, b'{"secret": "s"}', b"nonsense", b"x" * 9000, b'{"secret": "s"}']
@@ -88,8 +80,8 @@ def test_row_21_unreadable_bodies_share_the_limit(app: Flask, client: CheckingCl
 
 def test_row_21_what_was_recorded_a_minute_ago_counts_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [1000.0]
-    monkeypatch.setattr(security.time, "monotonic", lambda: clock[0])
-    guesses = security.Guesses(most=2)
+    monkeypatch.setattr(limits.time, "monotonic", lambda: clock[0])
+    guesses = limits.Guesses(most=2)
     guesses.record()
     clock[0] += 59
     assert not guesses.are_used_up()
@@ -104,7 +96,7 @@ def test_row_21_what_was_recorded_a_minute_ago_counts_no_more(monkeypatch: pytes
 def test_row_21_a_database_that_fails_while_the_limit_is_used_up_is_a_503(
     app: Flask, client: CheckingClient, order: OrderFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    app.extensions["guesses"] = security.Guesses(most=1)
+    app.extensions["guesses"] = limits.Guesses(most=1)
     waiting = order.awaiting()
     message = json.dumps(order.callback(waiting))
     assert guess(client) == 404
@@ -121,7 +113,7 @@ def test_row_21_a_database_that_fails_while_the_limit_is_used_up_is_a_503(
 def test_row_21_the_worker_forgets_old_misses_and_those_beyond_the_newest_and_nothing_else(
     app: Flask, client: CheckingClient, order: OrderFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outbox, "MISSES_KEPT", 3)
+    monkeypatch.setattr(worker, "MISSES_KEPT", 3)
     waiting = order.awaiting()
     for _ in range(2):
         order.pay(waiting)
@@ -146,14 +138,14 @@ def test_row_21_the_worker_forgets_old_misses_and_those_beyond_the_newest_and_no
             .values(received_at=now() - timedelta(days=400))
         )
     newest = [attempt.id for attempt in rows(CallbackAttempt)][-3:]
-    outbox.tick()
+    worker.tick()
     assert [attempt.id for attempt in rows(CallbackAttempt)] == [*kept, *newest]
-    monkeypatch.setattr(outbox, "MISSES_KEPT", 0)
-    outbox.tick()
+    monkeypatch.setattr(worker, "MISSES_KEPT", 0)
+    worker.tick()
     assert len(rows(CallbackAttempt)) == 6, "once an hour is enough"
     with write() as session:
         session.get_one(Heartbeat, "hourly").at = now() - timedelta(minutes=61)
-    outbox.tick()
+    worker.tick()
     assert [attempt.id for attempt in rows(CallbackAttempt)] == kept
 
 
@@ -183,7 +175,7 @@ class Keyholder:
 def keyholder(app: Flask) -> Keyholder:
     """The gateway, rejecting the key."""
     stub = Keyholder(amwal.KeyRejected("the gateway does not accept the API key (HTTP 401)"))
-    app.extensions["amwal"] = payments.Gateway(stub)  # type: ignore[arg-type]
+    app.extensions["amwal"] = Gateway(stub)  # type: ignore[arg-type]
     return stub
 
 
@@ -257,7 +249,7 @@ def test_row_24_a_person_opens_it_until_three_more_are_rejected(
 ) -> None:
     for _ in range(3):
         order.awaiting()
-    payments.reopen_checkout("staff:1")
+    reopen_checkout("staff:1")
     assert rows(GatewayCall)[-1].detail == "by staff:1"
     for _ in range(3):
         assert not is_closed(client)
@@ -271,11 +263,11 @@ def test_row_24_the_doctors_invoice_opens_it(
     for _ in range(3):
         order.awaiting()
     assert is_closed(client)
-    app.extensions["amwal"] = payments.Gateway(amwal.Client(gateway.project_url, "wrong", {"http://127.0.0.1:8001"}))
+    app.extensions["amwal"] = Gateway(amwal.Client(gateway.project_url, "wrong", {"http://127.0.0.1:8001"}))
     app.test_cli_runner().invoke(args=["doctor"])
     assert is_closed(client)
     key = app.config["AMWAL_API_KEY"]
-    app.extensions["amwal"] = payments.Gateway(amwal.Client(gateway.project_url, key, {"http://127.0.0.1:8001"}))
+    app.extensions["amwal"] = Gateway(amwal.Client(gateway.project_url, key, {"http://127.0.0.1:8001"}))
     said = app.test_cli_runner().invoke(args=["doctor", "--create-test-invoice"]).output
     assert "API key     accepted" in said
     assert not is_closed(client)
@@ -405,7 +397,7 @@ def test_row_43_of_many_at_once_ten_get_through(app: Flask) -> None:
 @pytest.mark.postgres
 def test_row_43_without_taking_turns_more_than_ten_would(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
     together = threading.Barrier(16)
-    monkeypatch.setattr(orders, "_take_turns", lambda *_: together.wait(10))
+    monkeypatch.setattr(limits, "_take_turns", lambda *_: together.wait(10))
     assert all_at_once(app).count(303) > 10
 
 
@@ -421,12 +413,12 @@ NETWORKS = [
 
 @pytest.mark.parametrize(("one", "other", "same"), NETWORKS)
 def test_row_43_of_ipv6_the_first_64_bits_count(app: Flask, one: str, other: str, same: bool) -> None:
-    assert (security.network_digest(one) == security.network_digest(other)) is same
+    assert (limits.network_digest(one) == limits.network_digest(other)) is same
 
 
 @pytest.mark.parametrize("address", ["", None, "unknown", "/run/shop.sock"])
 def test_row_43_without_an_address_only_the_browser_counts(app: Flask, address: str | None) -> None:
-    assert security.network_digest(address) == ""
+    assert limits.network_digest(address) == ""
     for browser in browsers(app, 11):
         assert buy(browser, address or "").status_code == 303
 
@@ -441,7 +433,7 @@ def test_row_43_the_address_itself_is_kept_nowhere(
     assert b"198.51.100.77" not in stored
     other = new_app(SECRET_KEY="another-key-" * 4)
     with other.app_context():
-        assert security.network_digest("198.51.100.77") != placed.network, "the digest is keyed"
+        assert limits.network_digest("198.51.100.77") != placed.network, "the digest is keyed"
     orders.cancel(placed.id, "customer")
     privacy.forget(placed.email)
     assert rows(Order)[0].network == ""

@@ -13,7 +13,8 @@ import pytest
 import requests
 from flask import Flask
 
-from shop import catalogue, logs, outbox, payments
+from shop import catalogue, payments, worker
+from shop.ops import logs
 from tests.children import free_port, wait_for
 from tests.conftest import CheckingClient, OrderFactory, Serve
 
@@ -82,8 +83,8 @@ def test_row_55_what_others_say_forges_no_line(
         raise OSError(f"451 try again{FORGED}")
 
     order.awaiting()
-    monkeypatch.setattr(outbox.mail, "send", refuse)
-    outbox.tick()
+    monkeypatch.setattr(worker.mail, "send", refuse)
+    worker.tick()
     body = json.dumps({"secret": f"s{FORGED}", "invoiceId": FORGED, "paymentSessionId": FORGED}).encode()
     payments.accept_callback(body, f"127.0.0.1{FORGED}")
     said = [words for _, _, place, words in lines(written) if place.startswith("shop.")]

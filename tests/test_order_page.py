@@ -7,9 +7,10 @@ import pytest
 from flask import Flask
 from sqlalchemy import event
 
-from models import Order, OrderState
+from models import Order
 from shop import orders
 from shop.db import db, write
+from shop.states import OrderState
 from tests.conftest import CheckingClient, OrderFactory, rows, set_stock
 from tests.pages import Page, heading
 

@@ -9,23 +9,10 @@ import pytest
 from flask import Flask
 from sqlalchemy.exc import IntegrityError
 
-from models import (
-    MOVES,
-    Basket,
-    EventKind,
-    Order,
-    OrderEvent,
-    OrderLine,
-    OrderState,
-    Payment,
-    PaymentSource,
-    Product,
-    StockMovement,
-    StockReason,
-    now,
-)
-from shop import baskets, orders, payments
+from models import Basket, Order, OrderEvent, OrderLine, Payment, Product, StockMovement, now
+from shop import baskets, orders, payments, refusals
 from shop.db import write
+from shop.states import MOVES, EventKind, OrderState, PaymentSource, StockReason
 from tests.conftest import CheckingClient, OrderFactory, rows, set_stock, stock_of
 
 ALLOWED = {
@@ -127,7 +114,7 @@ def test_resuming_without_an_invoice_leads_back_to_placed(app: Flask, order: Ord
 def test_resuming_what_was_sold_meanwhile_changes_nothing(app: Flask, order: OrderFactory) -> None:
     late = order.expired("brass-dallah", 3)
     set_stock("brass-dallah", 2)
-    with pytest.raises(orders.SoldOut):
+    with pytest.raises(refusals.SoldOut):
         orders.resume(late.id)
     unchanged = order.again(late)
     assert (unchanged.state, unchanged.reservation) == (OrderState.EXPIRED, 1)

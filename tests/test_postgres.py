@@ -24,22 +24,21 @@ from sqlalchemy.exc import IntegrityError, OperationalError
 
 from models import (
     Attention,
-    AttentionKind,
     Base,
     Basket,
     BasketItem,
     Heartbeat,
     Order,
-    OrderState,
-    OutboxKind,
     OutboxMessage,
     Payment,
     Product,
     StockMovement,
     now,
 )
-from shop import audit, baskets, books, catalogue, doctor, orders, outbox, payments
+from shop import baskets, books, catalogue, orders, payments, stock, worker
 from shop.db import db, engine, write
+from shop.ops import audit, doctor
+from shop.states import AttentionKind, OrderState, OutboxKind
 from tests.children import Start, free_port, free_ports, wait_for
 from tests.conftest import CONTACT, CheckingClient, OrderFactory, attention, rows, set_stock, settings_for, stock_of
 from tests.pages import heading
@@ -47,8 +46,8 @@ from tests.postgres import Server
 from tests.test_callback import post
 from tests.test_db import migrate_once_more
 from tests.test_doctor import findings, one, report
-from tests.test_outbox import Mailbox
 from tests.test_serve import checkout_form
+from tests.test_worker import Mailbox
 
 pytestmark = pytest.mark.postgres
 
@@ -150,9 +149,9 @@ def test_row_16_a_write_that_took_too_long_is_a_503_and_leaves_nothing(
 ) -> None:
     monkeypatch.setattr("shop.db.LOCK_TIMEOUT", 1)
     client.fill_basket()
-    form, take = client.checkout_form(), orders.take_stock
+    form, take = client.checkout_form(), stock.take
     with monkeypatch.context() as patched:
-        patched.setattr(orders, "take_stock", lambda *arguments: (time.sleep(2.2), take(*arguments)))
+        patched.setattr(stock, "take", lambda *arguments: (time.sleep(2.2), take(*arguments)))
         assert client.post("/checkout", data=form).status_code == 503
     assert not rows(Order)
     assert client.post("/checkout", data=form).status_code == 303
@@ -160,14 +159,14 @@ def test_row_16_a_write_that_took_too_long_is_a_503_and_leaves_nothing(
 
 def place_crossing(app: Flask, monkeypatch: pytest.MonkeyPatch) -> list[BaseException | None]:
     """Two buyers order the same two products at once, which they put into their baskets the other way round."""
-    change = orders._change_stock
+    change = stock._change
 
     def change_slowly(*arguments: Any) -> bool:
         changed = change(*arguments)
         time.sleep(0.3)
         return changed
 
-    monkeypatch.setattr(orders, "_change_stock", change_slowly)
+    monkeypatch.setattr(stock, "_change", change_slowly)
 
     def place(*slugs: str) -> None:
         with app.app_context():
@@ -215,7 +214,7 @@ def test_who_stores_rows_that_point_to_what_is_locked_does_not_wait(app: Flask, 
 def test_without_the_one_order_of_locks_one_of_them_fails_and_leaves_nothing(
     app: Flask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(orders, "_product_id", lambda line: line.id)
+    monkeypatch.setattr(stock, "_product_id", lambda line: line.id)
     failed = [error for error in place_crossing(app, monkeypatch) if error]
     assert [type(error) for error in failed] == [OperationalError]  # which is answered with a 503
     assert "deadlock" in str(failed[0])
@@ -230,13 +229,13 @@ def take_all_locks_away(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def copies_at_once(app: Flask, order: OrderFactory, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Statuses of eight copies of a callback."""
-    settle = payments._settle
+    settle = payments.apply_payment
 
     def settle_slowly(*arguments: Any) -> None:
         time.sleep(0.1)
         settle(*arguments)
 
-    monkeypatch.setattr(payments, "_settle", settle_slowly)
+    monkeypatch.setattr(payments, "apply_payment", settle_slowly)
     message = order.callback(order.awaiting())
     with ThreadPoolExecutor(8) as crowd:
         return list(crowd.map(lambda _: post(app.test_client(), message), range(8)))  # type: ignore[arg-type]
@@ -275,14 +274,14 @@ def in_parallel(app: Flask, work: Callable[[], object]) -> None:
 def deliver_by_four(app: Flask, monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """Four workers, sixty messages: how often each was handled."""
     handled: list[str] = []
-    monkeypatch.setitem(outbox.HANDLERS, OutboxKind.MAIL_RECEIPT, lambda message: handled.append(message.key))
+    monkeypatch.setitem(worker.HANDLERS, OutboxKind.MAIL_RECEIPT, lambda message: handled.append(message.key))
     with write() as session:
         kind = OutboxKind.MAIL_RECEIPT
         session.add_all(OutboxMessage(key=f"mail_receipt:{number}", kind=kind, payload={}) for number in range(60))
 
     def deliver_all() -> None:
-        while message := outbox._lease():
-            outbox._deliver(message)
+        while message := worker._lease():
+            worker._deliver(message)
 
     in_parallel(app, deliver_all)
     assert len(rows(OutboxMessage, done_at=None)) == 0
@@ -306,10 +305,10 @@ def test_a_message_that_another_worker_is_taking_is_not_waited_for(
     first, second = rows(OutboxMessage)
     with psycopg.connect(database_url) as other:
         other.execute("SELECT 1 FROM outbox_message WHERE id = %s FOR UPDATE", [first.id])
-        message = outbox._lease()
+        message = worker._lease()
         assert message
         assert message.id == second.id
-        assert outbox._lease() is None
+        assert worker._lease() is None
         other.rollback()
 
 
@@ -320,7 +319,7 @@ def test_workers_that_start_at_once_do_everything_once(app: Flask, order: OrderF
     order.pay(silent, secret="forged")
     with write() as session:
         orders.lock(session, silent.id).returned_at = now() - timedelta(minutes=16)
-    in_parallel(app, outbox.tick)
+    in_parallel(app, worker.tick)
     assert (order.again(late).state, stock_of("brass-dallah")) == (OrderState.EXPIRED, before + 1)
     item = attention(AttentionKind.POSSIBLY_PAID)
     assert item
@@ -400,10 +399,10 @@ def test_row_16_after_a_restart_of_the_server_web_and_worker_go_on_by_themselves
 
     def work() -> None:
         with app.app_context():
-            outbox.work(stop, pause=0.05)
+            worker.work(stop, pause=0.05)
 
-    worker = threading.Thread(target=work)
-    worker.start()
+    thread = threading.Thread(target=work)
+    thread.start()
     try:
         wait_until(lambda: rows(Heartbeat) and not rows(OutboxMessage, done_at=None))
         db.session.remove()
@@ -423,7 +422,7 @@ def test_row_16_after_a_restart_of_the_server_web_and_worker_go_on_by_themselves
         assert client.get("/readyz").json == {"ready": True, "problems": []}
     finally:
         stop.set()
-        worker.join()
+        thread.join()
         if postgres.process.poll() is not None:
             postgres.start()
     assert rows(Order)[0].state is OrderState.PAID

@@ -11,28 +11,26 @@ from sqlalchemy import String, inspect, select, update
 
 from models import (
     Attention,
-    AttentionKind,
     Base,
     Basket,
     BasketItem,
-    CallbackOutcome,
     Delivery,
-    DeliveryState,
     Order,
     OrderEvent,
     OrderLine,
     OrderNote,
-    OrderState,
-    OutboxKind,
     OutboxMessage,
     Payment,
     Staff,
     now,
 )
-from shop import audit, baskets, catalogue, orders, outbox, privacy
+from shop import baskets, catalogue, orders, privacy, worker
+from shop.attention import attend
 from shop.db import db, engine, write
+from shop.ops import audit
+from shop.states import AttentionKind, CallbackOutcome, DeliveryState, OrderState, OutboxKind
 from tests.conftest import CheckingClient, OrderFactory, attention, rows, stock_of
-from tests.test_outbox import mails
+from tests.test_worker import mails
 
 PERSON = {
     "name": "Canary Haddad",
@@ -160,12 +158,12 @@ def test_row_68_mails_in_the_queue_go_nowhere_and_their_complaints_are_cleared(
     with write() as session:
         complaint = "SMTPRecipientsRefused: {'canary@example.com': (550, b'no such user')}"
         session.execute(update(OutboxMessage).values(error=complaint, attempts=9))
-        outbox.attend(session, AttentionKind.OUTBOX_STUCK, "mail_pay_here:1", complaint, late.id)
-        outbox.attend(session, AttentionKind.POSSIBLY_PAID, late.number, "something else", late.id)
+        attend(session, AttentionKind.OUTBOX_STUCK, "mail_pay_here:1", complaint, late.id)
+        attend(session, AttentionKind.POSSIBLY_PAID, late.number, "something else", late.id)
     assert forget(app).exit_code == 0
     assert "canary" not in everything().lower()
     assert [item.detail for item in rows(Attention, order_id=late.id)] == ["", "something else"]
-    outbox.tick()
+    worker.tick()
     assert not [name for name in mails(tmp_path) if "digest" not in name]
     assert rows(OutboxMessage)[0].done_at
 
@@ -193,7 +191,7 @@ def test_row_68_the_worker_forgets_who_never_paid_after_thirty_days(app: Flask, 
     order.pay(paid)
     for one, days in ((expired, 31), (cancelled, 31), (young, 29), (paid, 31)):
         age(one, days)
-    outbox.tick()
+    worker.tick()
     assert contact(order.again(expired)) == contact(order.again(cancelled)) == {""}
     assert [event.actor for event in order.again(expired).events][-2:] == ["worker", "worker"]
     assert order.again(expired).state is OrderState.CANCELLED
@@ -205,8 +203,8 @@ def test_row_68_the_worker_forgets_who_never_paid_after_thirty_days(app: Flask, 
 def test_row_68_the_worker_looks_once_an_hour(app: Flask, order: OrderFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     rounds: list[int] = []
     monkeypatch.setattr(privacy, "tidy", lambda: rounds.append(1))
-    outbox.tick()
-    outbox.tick()
+    worker.tick()
+    worker.tick()
     assert len(rounds) == 1
 
 
@@ -234,7 +232,7 @@ def test_row_68_who_came_back_from_paying_is_not_forgotten_while_a_person_should
     orders.note_return(late.id)
     month_ago = now() - timedelta(days=31)
     set_order(late, returned_at=month_ago, reserved_until=month_ago)
-    outbox.tick()
+    worker.tick()
     privacy.tidy()
     assert order.again(late).address == "12 Canary Street"
     with write() as session:
@@ -254,10 +252,10 @@ def test_row_68_a_mail_that_fails_meanwhile_brings_no_address_back(
         assert forget(app).exit_code == 0
         raise OSError(f"no such mailbox: {address}")
 
-    monkeypatch.setitem(outbox.HANDLERS, OutboxKind.MAIL_PAY_HERE, refuse)
+    monkeypatch.setitem(worker.HANDLERS, OutboxKind.MAIL_PAY_HERE, refuse)
     with write() as session:
-        session.execute(update(OutboxMessage).values(done_at=None, due_at=now(), attempts=outbox.PATIENCE))
-    outbox.tick()
+        session.execute(update(OutboxMessage).values(done_at=None, due_at=now(), attempts=worker.PATIENCE))
+    worker.tick()
     assert address not in everything()
     assert rows(OutboxMessage)[0].done_at is not None
 

@@ -14,8 +14,8 @@ import pytest
 import requests
 from flask import Flask
 
-from models import OrderState
-from shop import server
+from shop.ops import server
+from shop.states import OrderState
 from tests.children import free_port, wait_for
 from tests.conftest import CONTACT, OrderFactory, Serve
 from tests.pages import field

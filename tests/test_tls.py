@@ -15,8 +15,10 @@ import pytest
 from flask import Flask
 
 import amwal
-from models import AttentionKind, GatewayCall, OrderState
+from models import GatewayCall
 from shop import payments
+from shop.gateway import Gateway
+from shop.states import AttentionKind, OrderState
 from tests.conftest import API_KEY, CheckingClient, OrderFactory, attention, rows
 from tests.test_amwal import DATA
 
@@ -90,7 +92,7 @@ def shop_of(app: Flask, certificates: Path) -> Callable[[str], Flask]:
     def ask(address: str) -> Flask:
         client = amwal.Client(address, API_KEY, PAYMENT_PAGES)
         client._session.verify = str(certificates / "ca.crt")
-        app.extensions["amwal"] = payments.Gateway(client)
+        app.extensions["amwal"] = Gateway(client)
         return app
 
     return ask

@@ -15,7 +15,7 @@ from flask import Flask
 from waitress.server import create_server
 
 import amwal
-from models import AttentionKind, CallbackAttempt, CallbackOutcome, Delivery, GatewayCall, Order, OrderState, Payment
+from models import CallbackAttempt, Delivery, GatewayCall, Order, Payment
 from sandbox.__main__ import cli
 from sandbox.app import create_app, store_of
 from sandbox.delivery import DeliveryWorker
@@ -25,6 +25,7 @@ from sandbox.trouble import BUTTONS, CASES, callbacks, replies
 from shop import baskets, orders
 from shop.db import db
 from shop.payments import draw_qr
+from shop.states import AttentionKind, CallbackOutcome, OrderState
 from tests.conftest import API_KEY, CheckingClient, OrderFactory, attention, rows, set_stock, stock_of
 
 PAYMENT_PAGES = "http://127.0.0.1:8001"  # where the settings of the tests allow payment pages

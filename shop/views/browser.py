@@ -5,8 +5,7 @@ import hmac
 from flask import request, session
 
 from models import Order
-from shop.orders import Holder
-from shop.security import network_digest
+from shop.limits import Holder, network_digest
 
 MOST_ORDERS = 20
 """A cookie holds 4 KB; of more orders the oldest are only reached by their e-mails."""

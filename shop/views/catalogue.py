@@ -23,7 +23,7 @@ def index() -> str:
     page = catalogue.products(query, category, sort, after)
     return render_template(
         "catalogue/index.html",
-        products=page.products,
+        products=page.rows,
         next_after=page.next_after,
         categories=categories,
         query=query,

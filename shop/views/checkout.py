@@ -10,7 +10,7 @@ from flask_babel import get_locale
 from sqlalchemy import select
 
 from models import Basket, DeliveryOption, localized
-from shop import baskets, orders, payments
+from shop import baskets, gateway, orders, payments, refusals
 from shop.db import db
 from shop.views import browser
 from shop.views.forms import CheckoutForm, countries
@@ -20,8 +20,8 @@ bp = Blueprint("checkout", __name__)
 
 @bp.before_request
 def refuse_while_closed() -> ResponseReturnValue | None:
-    """Take no orders while the gateway rejects our key: see `payments.checkout_is_closed`. The basket stays."""
-    return (render_template("checkout/closed.html"), 503) if payments.checkout_is_closed() else None
+    """Take no orders while the gateway rejects our key: see `gateway.checkout_is_closed`. The basket stays."""
+    return (render_template("checkout/closed.html"), 503) if gateway.checkout_is_closed() else None
 
 
 @bp.get("/checkout")
@@ -43,14 +43,14 @@ def submit() -> ResponseReturnValue:
         if not sent.validate_on_submit():
             return _page(sent, status=422)
         order = orders.place(offer, sent.contact(), sent.delivery.data, str(get_locale()), browser.holder())
-    except orders.Refusal as refused:
+    except refusals.Refusal as refused:
         return _page(sent, refused, status=422)
     browser.keep_order(order)
     payments.request_invoice(order.id)
     return redirect(url_for("order.show", token=order.token), 303)
 
 
-def _page(sent: CheckoutForm, refused: orders.Refusal | None = None, status: int = 200) -> ResponseReturnValue:
+def _page(sent: CheckoutForm, refused: refusals.Refusal | None = None, status: int = 200) -> ResponseReturnValue:
     """The form for the basket as it is now, with what was typed and what is wrong with it."""
     basket = baskets.find(browser.basket_token())
     if basket is None or not basket.items:

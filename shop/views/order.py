@@ -21,9 +21,10 @@ from sqlalchemy import select
 from sqlalchemy.orm import joinedload, selectinload
 from werkzeug.wrappers import Response
 
-from models import Order, OrderLine, OrderState, now
-from shop import baskets, orders, payments
+from models import Order, OrderLine, now
+from shop import baskets, orders, payments, refusals
 from shop.db import db
+from shop.states import OrderState
 from shop.views import browser
 
 bp = Blueprint("order", __name__, url_prefix="/orders/<token>")
@@ -107,7 +108,7 @@ def resume(token: str) -> ResponseReturnValue:
     order, key = _own_order(token)
     try:
         orders.resume(order.id, browser.holder())
-    except orders.Refusal as refused:
+    except refusals.Refusal as refused:
         flash(str(refused.message), "error")
         return _back(order, key)
     if order.invoice is None:

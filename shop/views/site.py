@@ -5,7 +5,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 from flask import Blueprint, abort, current_app, jsonify, make_response, redirect, render_template, request
 from flask.typing import ResponseReturnValue
 
-from shop import health
+from shop.ops import health
 from shop.security import own_path
 from shop.views.guards import same_origin_only
 

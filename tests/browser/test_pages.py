@@ -10,10 +10,12 @@ from flask import Flask
 from playwright.sync_api import Page
 
 from app import create_app
-from models import GatewayCall, Order, OrderState, now
+from models import GatewayCall, Order, now
 from sandbox.store import Store
-from shop import orders, payments
+from shop import orders
 from shop.db import db, write
+from shop.gateway import reopen_checkout
+from shop.states import OrderState
 from tests.browser.conftest import Demo, Visitor, scan
 from tests.conftest import OrderFactory, rows, settings_for
 
@@ -148,7 +150,7 @@ def tidy(shop: Flask) -> Iterator[None]:
     for placed in rows(Order):
         if placed.network and placed.is_cancellable:
             orders.cancel(placed.id, "customer")
-    payments.reopen_checkout("a test")
+    reopen_checkout("a test")
 
 
 @pytest.mark.parametrize("mode", MODES, ids=MODE_NAMES)

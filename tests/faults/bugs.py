@@ -24,22 +24,19 @@ from sqlalchemy.orm.attributes import set_committed_value
 import amwal
 from models import (
     CallbackAttempt,
-    CallbackOutcome,
     Delivery,
-    EventKind,
     Invoice,
     Order,
     OrderEvent,
-    OrderState,
-    OutboxKind,
     OutboxMessage,
     Payment,
     Product,
     StockMovement,
     now,
 )
-from shop import orders, outbox, payments
+from shop import orders, outbox, payments, refusals, stock, worker
 from shop.db import db, sqlite_library, write
+from shop.states import CallbackOutcome, EventKind, OrderState, OutboxKind
 from shop.views import order as order_page
 from tests.conftest import CheckingClient, OrderFactory, rows, set_stock
 from tests.pages import Page
@@ -165,7 +162,7 @@ class Crowd:
 
 
 @contextmanager
-def refusals() -> Iterator[list[str]]:
+def refused_by_constraints() -> Iterator[list[str]]:
     """What the database's constraints refuse meanwhile, in its own words."""
     found: list[str] = []
 
@@ -349,7 +346,7 @@ def copies_are_harmless(shop: Shop) -> None:
     waiting = shop.order.awaiting()
     message = shop.order.callback(waiting)
     statuses = [shop.deliver(message)[0] for _ in range(5)]
-    outbox.tick()
+    worker.tick()
     assert len(rows(Payment, order_id=waiting.id)) == 1, "paid twice"
     assert len(rows(Delivery, order_id=waiting.id)) == 1, "delivered twice"
     receipts = [
@@ -377,7 +374,7 @@ def stock_read_then_written(_: Shop) -> Iterator[None]:
         session.add(StockMovement(**moved, quantity=units, reason=reason))
         return True
 
-    with patch.object(orders, "place", place_by_what_was_seen), patch.object(orders, "_change_stock", change):
+    with patch.object(orders, "place", place_by_what_was_seen), patch.object(stock, "_change", change):
         yield
 
 
@@ -385,7 +382,7 @@ def the_last_one_is_sold_once(shop: Shop) -> None:
     """Though another buyer was quicker by a moment."""
     set_stock(ITEM, 1)
     known = len(rows(Order))
-    with before(orders, "write", lambda: shop.order.placed(ITEM)), suppress(orders.SoldOut):
+    with before(orders, "write", lambda: shop.order.placed(ITEM)), suppress(refusals.SoldOut):
         shop.order.placed(ITEM)
     assert len(rows(Order)) == known + 1, "sold twice"
 
@@ -437,7 +434,7 @@ def whole_object_saved(_: Shop) -> Iterator[None]:
         with orders.write() as session:
             session.execute(update(Order).where(Order.id == order_id).values(whole))
             session.add(moved)
-            orders.return_stock(session, orders.lock(session, order_id))
+            stock.give_back(session, orders.lock(session, order_id))
         return True
 
     with patch.object(orders, "cancel", cancel):
@@ -520,7 +517,7 @@ def expiry_overwrites(_: Shop) -> Iterator[None]:
             return False
         with orders.write() as session:
             blind_move(session, seen, OrderState.EXPIRED, "worker")
-            orders.return_stock(session, orders.lock(session, order_id))
+            stock.give_back(session, orders.lock(session, order_id))
         return True
 
     with patch.object(orders, "expire", expire):

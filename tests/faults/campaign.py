@@ -24,8 +24,9 @@ from pathlib import Path
 import click
 from sqlalchemy import func, select
 
-from models import Delivery, Invoice, LineKind, Order, OrderLine, OrderState, Payment, Product
+from models import Delivery, Invoice, Order, OrderLine, Payment, Product
 from shop.db import db
+from shop.states import LineKind, OrderState
 from tests.children import ROOT, children, forget_settings, free_ports
 from tests.faults.customer import Customer, GoneHome, Waiting
 from tests.faults.house import House

@@ -13,8 +13,9 @@ from typing import Any
 from flask import Flask, current_app
 
 from app import create_app
-from models import Product, StockMovement, StockReason
+from models import Product, StockMovement
 from shop.db import db, write
+from shop.states import StockReason
 from tests.children import Start, end, wait_for
 
 API_KEY = "campaign-key"

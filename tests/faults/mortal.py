@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from app import create_app
 from models import Payment
-from shop import server
+from shop.ops import server
 
 
 def die(*_: object) -> None:

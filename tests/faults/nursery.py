@@ -17,9 +17,10 @@ from flask import Flask
 from werkzeug.test import TestResponse
 
 from app import create_app
-from shop import outbox, server
+from shop import worker
 from shop.db import db
-from shop.payments import THREADS
+from shop.gateway import THREADS
+from shop.ops import server
 from tests.faults.customer import CONTACT, hidden
 
 
@@ -31,7 +32,7 @@ def live(app: Flask, kind: str, port: int) -> None:
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     with app.app_context():
-        outbox.work(stop, pause=0.2)
+        worker.work(stop, pause=0.2)
 
 
 def warm_up(app: Flask) -> None:
@@ -53,7 +54,7 @@ def warm_up(app: Flask) -> None:
     token = hidden(ask("GET", place).text)["csrf_token"]
     ask("POST", f"{place}/cancellation", csrf_token=token)
     with app.app_context():
-        outbox.tick()
+        worker.tick()
         db.session.remove()
         # No connection may be shared with a fork.
         for engine in db.engines.values():

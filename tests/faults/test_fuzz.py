@@ -31,11 +31,13 @@ from hypothesis import strategies as st
 from sqlalchemy import event
 
 import amwal
-from models import CallbackAttempt, Order, OrderState, Payment, Product
-from shop import audit, orders
+from models import CallbackAttempt, Order, Payment, Product
+from shop import orders
 from shop.db import db
+from shop.limits import Guesses
+from shop.ops import audit
 from shop.payments import draw_qr
-from shop.security import Guesses
+from shop.states import OrderState
 from tests.conftest import OrderFactory, rows
 
 pytestmark = pytest.mark.slow

@@ -16,8 +16,8 @@ from sqlalchemy import func, select
 
 from models import GatewayCall, Order, Payment, Product
 from sandbox.store import Store
-from shop import audit
 from shop.db import db
+from shop.ops import audit
 from tests.children import Start, free_ports
 from tests.conftest import OrderFactory
 from tests.faults.customer import Customer, GoneHome

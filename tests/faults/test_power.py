@@ -17,9 +17,10 @@ import requests
 from flask import Flask
 
 from app import create_app
-from models import Delivery, Order, OrderState, Payment
-from shop import audit
+from models import Delivery, Order, Payment
 from shop.db import db, sqlite_library
+from shop.ops import audit
+from shop.states import OrderState
 from tests.children import Child, children, free_port, wait_for
 from tests.conftest import OrderFactory, rows, set_stock, settings_for
 from tests.faults.house import forget_connections

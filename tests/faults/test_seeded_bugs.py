@@ -10,10 +10,12 @@ import pytest
 from flask import Flask
 
 import amwal
-from models import Basket, GatewayCall, Order, OrderState, OutboxKind, OutboxMessage, Payment, Staff
-from shop import audit, orders, outbox, payments
+from models import Basket, GatewayCall, Order, OutboxMessage, Payment, Staff
+from shop import orders, payments, worker
 from shop.db import db, write
-from tests import test_by_hand, test_callback, test_checkout, test_db, test_orders
+from shop.ops import audit
+from shop.states import OrderState, OutboxKind
+from tests import test_callback, test_checkout, test_db, test_orders, test_reconcile
 from tests.conftest import CheckingClient, OrderFactory, rows
 from tests.faults.bugs import (
     BUGS,
@@ -24,7 +26,7 @@ from tests.faults.bugs import (
     all_of,
     before,
     before_statement,
-    refusals,
+    refused_by_constraints,
     stock_read_then_written,
     without_condition,
     without_locks,
@@ -57,7 +59,7 @@ def test_a_seeded_bug_is_caught(shop: Shop, bug: Bug) -> None:
     bug.check(shop)
     assert not violated(), "the promise is kept without the bug"
     shop.patience = PATIENCE
-    with refusals() as refused, bug.switch(shop), pytest.raises(AssertionError, match=bug.caught):
+    with refused_by_constraints() as refused, bug.switch(shop), pytest.raises(AssertionError, match=bug.caught):
         bug.check(shop)
     assert violated() == bug.audit
     assert bool(refused) == bool(bug.refused_by)
@@ -75,7 +77,7 @@ def test_a_seeded_bug_is_caught(shop: Shop, bug: Bug) -> None:
 
 def two_workers_at_once_send_each_message_once(shop: Shop) -> None:
     """Each of them is handed to one of the two."""
-    outbox.tick()  # the first round leaves a sign of life, which is none of this
+    worker.tick()  # the first round leaves a sign of life, which is none of this
     waiting = [shop.order.awaiting() for _ in range(4)]
     handled: list[int] = []
 
@@ -83,8 +85,8 @@ def two_workers_at_once_send_each_message_once(shop: Shop) -> None:
         handled.append(message.payload["order_id"])
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setitem(outbox.HANDLERS, OutboxKind.MAIL_PAY_HERE, send)
-        shop.together(outbox.tick, outbox.tick)
+        patched.setitem(worker.HANDLERS, OutboxKind.MAIL_PAY_HERE, send)
+        shop.together(worker.tick, worker.tick)
     assert sorted(handled) == [one.id for one in waiting], "a message was sent twice"
     assert all(message.attempts == 1 for message in rows(OutboxMessage))
 
@@ -112,11 +114,11 @@ def two_requests_at_once_ask_the_gateway_once(shop: Shop) -> None:
 
 
 def two_people_and_the_callback_at_once(shop: Shop) -> None:
-    """The race of tests/test_by_hand.py, with somebody who confirms."""
+    """The race of tests/test_reconcile.py, with somebody who confirms."""
     with write() as session:
         somebody = Staff(email="maha@example.com", name="Maha", password_hash="-")
         session.add(somebody)
-    test_by_hand.test_row_65_two_people_and_the_callback_at_once_make_one_payment(shop.app, shop.order, somebody.id)
+    test_reconcile.test_row_65_two_people_and_the_callback_at_once_make_one_payment(shop.app, shop.order, somebody.id)
 
 
 @dataclass(frozen=True)

@@ -22,9 +22,12 @@ from sqlalchemy.exc import OperationalError
 from werkzeug.test import TestResponse
 
 import amwal
-from models import Delivery, DeliveryState, OrderState, Product, Refund, StockMovement, StockReason
-from shop import audit, orders, outbox, payments, privacy
+from models import Delivery, Product, Refund, StockMovement
+from shop import limits, orders, privacy, reconcile, refusals, stock, worker
 from shop.db import db, write
+from shop.gateway import Gateway, reopen_checkout
+from shop.ops import audit
+from shop.states import DeliveryState, OrderState, StockReason
 from shop.views import checkout
 from tests.conftest import CONTACT
 from tests.faults.bugs import Killed, effects_repeated, no_dedupe, outbox_outside, unknown_secret_accepted
@@ -37,7 +40,7 @@ PHASES = (Phase.generate, Phase.shrink) if os.environ.get("SHRINK") else (Phase.
 STEPS = 50
 UNSEEN = (OrderState.AWAITING_PAYMENT, OrderState.EXPIRED, OrderState.CANCELLED)
 HOLDING = (OrderState.PLACED, OrderState.AWAITING_PAYMENT)
-MOST_HELD = orders.MOST_BY_BROWSER
+MOST_HELD = limits.MOST_BY_BROWSER
 
 # --- The model -------------------------------------------------------------------------------------------------------
 
@@ -94,7 +97,7 @@ class Life(RuleBasedStateMachine):
         self.context.push()
         self.watch = Watch(self.world.app)
         self.gateway = FakeGateway(self.watch)
-        self.world.app.extensions["amwal"] = payments.Gateway(self.gateway)  # type: ignore[arg-type]
+        self.world.app.extensions["amwal"] = Gateway(self.gateway)  # type: ignore[arg-type]
         self.clock = 0
         self.stock = dict(STOCK)
         self.known: list[Known] = []
@@ -440,7 +443,7 @@ class Life(RuleBasedStateMachine):
 
         def round_() -> None:
             try:
-                outbox.tick()
+                worker.tick()
             finally:
                 for order in due:  # each in a transaction of its own
                     [(state,)] = self.world.ask("SELECT state FROM orders WHERE id = ?", order.id)
@@ -482,7 +485,7 @@ class Life(RuleBasedStateMachine):
         invoice = order.invoice
         assert invoice is not None
         effect = self.nothing if order.payments else lambda: self.settle(order, None)
-        self.act(lambda: payments.confirm_by_hand(invoice.id, 1, "seen"), effect, crash=crash)
+        self.act(lambda: reconcile.confirm_by_hand(invoice.id, 1, "seen"), effect, crash=crash)
 
     @precondition(lambda self: any(one.state in (OrderState.PAID, OrderState.NEEDS_REVIEW) for one in self.known))
     @rule(number=orders_, crash=crashes)
@@ -496,7 +499,7 @@ class Life(RuleBasedStateMachine):
                 for payment in one.payments:
                     session.add(Refund(payment_id=payment.id, amount=payment.amount, staff_id=1))
                 if one.delivery and one.delivery.state is DeliveryState.PREPARING:
-                    orders.return_stock(session, one)
+                    stock.give_back(session, one)
                 assert orders.move(session, one, OrderState.REFUNDED, "staff:1")
 
         def refunded() -> None:
@@ -514,10 +517,10 @@ class Life(RuleBasedStateMachine):
         order = self.pick(number, OrderState.NEEDS_REVIEW)
 
         def let_go() -> None:
-            with suppress(orders.SoldOut), write() as session:
+            with suppress(refusals.SoldOut), write() as session:
                 one = orders.lock(session, order.id)
                 one.reservation += 1
-                orders.take_stock(session, one)
+                stock.take(session, one)
                 assert orders.move(session, one, OrderState.PAID, "staff:1")
                 session.add(Delivery(order_id=one.id))
 
@@ -547,7 +550,7 @@ class Life(RuleBasedStateMachine):
     @precondition(lambda self: self.is_closed())
     @rule()
     def open_the_checkout_again(self) -> None:
-        self.act(lambda: payments.reopen_checkout("staff:1"), lambda: self.verdicts.append("reopened"))
+        self.act(lambda: reopen_checkout("staff:1"), lambda: self.verdicts.append("reopened"))
 
     @precondition(lambda self: self.known)
     @rule(crash=crashes)

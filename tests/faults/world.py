@@ -22,9 +22,10 @@ from werkzeug.test import TestResponse
 import amwal
 from app import create_app
 from models import Base, Staff
-from shop import audit, outbox, payments
+from shop import payments, worker
 from shop.db import UTCDateTime, db, sqlite_library, write
-from shop.security import Guesses
+from shop.limits import Guesses
+from shop.ops import audit
 from tests.conftest import set_stock, settings_for
 from tests.faults.bugs import Killed
 
@@ -190,7 +191,7 @@ class World:
                 set_stock(slug, units)
             with write() as session:
                 session.add(Staff(email="maha@example.com", name="Maha", password_hash="-"))
-            outbox.tick()
+            worker.tick()
             self.engines = list(db.engines.values())
         self.raw: Any = None
         self.seen: Counter[str] = Counter()

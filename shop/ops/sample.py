@@ -5,9 +5,10 @@ from pathlib import Path
 
 from sqlalchemy import select
 
-from models import Category, DeliveryOption, Product, StockMovement, StockReason
+from models import Category, DeliveryOption, Product, StockMovement
 from shop.catalogue import searchable
 from shop.db import write
+from shop.states import StockReason
 
 DATA = Path(__file__).with_name("sample_shop.json")
 

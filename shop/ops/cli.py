@@ -19,8 +19,9 @@ from flask import Flask, current_app
 from flask_migrate import upgrade
 from sqlalchemy.exc import SQLAlchemyError
 
-from shop import audit, backup, books, doctor, logs, outbox, privacy, sample, server
-from shop.payments import THREADS
+from shop import books, privacy, worker
+from shop.gateway import THREADS
+from shop.ops import audit, backup, doctor, logs, sample, server
 
 log = logging.getLogger(__name__)
 END_SECONDS = 30
@@ -31,7 +32,7 @@ FILE = click.Path(path_type=Path)
 
 def register(app: Flask) -> None:
     """Add the commands."""
-    at_work = (sample_shop, serve, worker, check_up, check_books)
+    at_work = (sample_shop, serve, worker_command, check_up, check_books)
     for command in (*at_work, export_orders, import_products, back_up, forget):
         app.cli.add_command(command)
 
@@ -102,9 +103,9 @@ class WorkerProcess:
         return subprocess.Popen(command, cwd=self.folder)
 
 
-@click.command()
+@click.command("worker")
 @click.option("--parent", type=int, hidden=True, help="End when this process has ended.")
-def worker(parent: int | None) -> None:
+def worker_command(parent: int | None) -> None:
     """Do what is due: e-mails, reservations that ran out, the merchant's digest. Until SIGTERM or Ctrl-C."""
     logs.to_stderr()
     stop = threading.Event()
@@ -112,7 +113,7 @@ def worker(parent: int | None) -> None:
         signal.signal(name, lambda *_: stop.set())
     if parent is not None:
         threading.Thread(target=_stop_after, args=(parent, stop), daemon=True).start()
-    outbox.work(stop)
+    worker.work(stop)
 
 
 def _stop_after(parent: int, stop: threading.Event) -> None:

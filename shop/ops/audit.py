@@ -34,31 +34,33 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import InstrumentedAttribute
 
 from models import (
-    MOVES,
     CallbackAttempt,
-    CallbackOutcome,
     Delivery,
-    DeliveryState,
-    EventKind,
     Heartbeat,
     Invoice,
-    LineKind,
     Order,
     OrderEvent,
     OrderLine,
-    OrderState,
     OutboxMessage,
     Payment,
-    PaymentSource,
     Product,
     Refund,
     Staff,
     StockMovement,
-    StockReason,
     now,
 )
 from shop.db import UTCDateTime, db
-from shop.health import SILENCE
+from shop.ops.health import SILENCE
+from shop.states import (
+    MOVES,
+    CallbackOutcome,
+    DeliveryState,
+    EventKind,
+    LineKind,
+    OrderState,
+    PaymentSource,
+    StockReason,
+)
 
 EXAMPLES = 5  # that a finding names
 

@@ -10,21 +10,11 @@ from flask import Flask
 from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
 
-from models import (
-    AttentionKind,
-    CallbackAttempt,
-    CallbackOutcome,
-    Delivery,
-    Order,
-    OrderState,
-    OutboxKind,
-    OutboxMessage,
-    Payment,
-    PaymentSource,
-    Staff,
-)
-from shop import audit, orders, payments
+from models import CallbackAttempt, Delivery, Order, OutboxMessage, Payment, Staff
+from shop import orders, payments, reconcile
 from shop.db import write
+from shop.ops import audit
+from shop.states import AttentionKind, CallbackOutcome, OrderState, OutboxKind, PaymentSource
 from tests.conftest import OrderFactory, attention, rows, set_stock, stock_of
 
 SESSION = "6545360496c8b48eeab3837e"
@@ -45,7 +35,7 @@ def invoice_id(order: Order) -> str:
 
 
 def confirm(order: Order, staff_id: int, note: str = "seen in the account, 47.20") -> bool:
-    return payments.confirm_by_hand(invoice_id(order), staff_id, note)
+    return reconcile.confirm_by_hand(invoice_id(order), staff_id, note)
 
 
 def test_row_65_a_person_confirms_what_no_callback_told(app: Flask, order: OrderFactory, maha: int) -> None:
@@ -148,7 +138,7 @@ def test_row_4_a_callback_that_matched_nothing_leads_to_no_payment_by_hand_eithe
     waiting = order.awaiting()
     assert order.pay(waiting, secret="forged", invoiceId="their-invoice") is CallbackOutcome.UNKNOWN_SECRET
     assert order.pay(waiting, secret="forged") is CallbackOutcome.UNKNOWN_SECRET
-    assert not payments.confirm_by_hand("their-invoice", maha, "it says so in the inbox")
+    assert not reconcile.confirm_by_hand("their-invoice", maha, "it says so in the inbox")
     assert not rows(Payment)
     assert confirm(waiting, maha)  # of the gateway's account; the forged callback that named it has no part in this
     [payment] = rows(Payment)
@@ -167,7 +157,7 @@ def test_row_65_two_people_and_the_callback_at_once_make_one_payment(
         def race(who: int, callback: dict[str, str] = callback) -> object:
             with app.app_context():
                 if who:
-                    return payments.confirm_by_hand(callback["invoiceId"], maha, "seen")
+                    return reconcile.confirm_by_hand(callback["invoiceId"], maha, "seen")
                 return payments.accept_callback(json.dumps(callback).encode(), "")
 
         with ThreadPoolExecutor(3) as crowd:
@@ -186,7 +176,7 @@ def test_row_65_without_the_lock_they_would_make_two(
     """The twin of the race above. (SQLite's writers take turns anyway.)"""
     waiting = order.awaiting()
     body = json.dumps(order.callback(waiting)).encode()
-    both, settle = threading.Barrier(2, timeout=20), payments._settle
+    both, settle = threading.Barrier(2, timeout=20), payments.apply_payment
 
     def unlocked(session: Session, which: ColumnElement[bool]) -> Order | None:
         return session.scalar(select(Order).join(Order.invoice).where(which))
@@ -202,8 +192,9 @@ def test_row_65_without_the_lock_they_would_make_two(
             else:
                 payments.accept_callback(body, "")
 
-    monkeypatch.setattr(payments, "_lock_by_invoice", unlocked)
-    monkeypatch.setattr(payments, "_settle", settle_together)
+    for module in (payments, reconcile):
+        monkeypatch.setattr(module, "lock_by_invoice", unlocked)
+        monkeypatch.setattr(module, "apply_payment", settle_together)
     with ThreadPoolExecutor(2) as pair:
         list(pair.map(race, [0, 1]))
     assert len(rows(Payment)) == 2
@@ -216,8 +207,8 @@ def test_row_65_compared_with_the_gateways_account(app: Flask, order: OrderFacto
     assert confirm(by_hand, maha)
     pasted = [invoice_id(one) for one in (expired, paid, by_hand, unpaid)]
     pasted = [f"  {pasted[0]}\n", "", "somebody-else's", *pasted, *(f"unknown-{number}" for number in range(1200))]
-    found = payments.compare(pasted)
+    found = reconcile.compare(pasted)
     assert [one.id for one in found.unpaid] == [expired.id, unpaid.id]
     assert [one.id for one in found.paid] == [paid.id, by_hand.id]
     assert found.unknown == ["somebody-else's", *(f"unknown-{number}" for number in range(1200))]
-    assert payments.compare([]) == payments.Comparison()
+    assert reconcile.compare([]) == reconcile.Comparison()

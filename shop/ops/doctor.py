@@ -28,10 +28,12 @@ from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
 import amwal
-from models import Attention, AttentionKind, CallbackAttempt, Heartbeat, now
-from shop import health, payments, security
+from models import Attention, CallbackAttempt, Heartbeat, now
+from shop import gateway, security
 from shop.db import db, engine, sqlite_library, write
 from shop.mail import mail_server
+from shop.ops import health
+from shop.states import AttentionKind
 
 TIMEOUT = (2.0, 4.0)  # seconds to connect, and to wait for an answer
 SMTP_TIMEOUT = 6.0  # seconds for each step
@@ -263,7 +265,7 @@ def log_success(started: datetime) -> None:
     file, milliseconds = sqlite_file(), round((now() - started).total_seconds() * 1000)
     with suppress(SQLAlchemyError):
         if not file or file.exists():
-            payments.log_call(started, milliseconds, "ok", "a test by the doctor")
+            gateway.log_call(started, milliseconds, "ok", "a test by the doctor")
 
 
 DOCUMENTED = {

@@ -19,9 +19,10 @@ from flask import Flask
 from sqlalchemy import update
 from sqlalchemy.exc import OperationalError
 
-from models import Attention, AttentionKind, Heartbeat, Order, OrderState, OutboxKind, OutboxMessage, now
-from shop import orders, outbox
+from models import Attention, Heartbeat, Order, OutboxMessage, now
+from shop import orders, worker
 from shop.db import db, write
+from shop.states import AttentionKind, OrderState, OutboxKind
 from tests.conftest import CheckingClient, OrderFactory, attention, rows
 
 
@@ -43,10 +44,10 @@ def let_time_pass(**columns: Any) -> None:
 
 def test_pay_here_and_receipt_are_sent_once_each(app: Flask, order: OrderFactory, tmp_path: Path) -> None:
     waiting = order.awaiting("brass-dallah")
-    outbox.tick()
+    worker.tick()
     assert order.pay(waiting) == "accepted"
-    outbox.tick()
-    outbox.tick()
+    worker.tick()
+    worker.tick()
     sent = mails(tmp_path)
     assert sorted(sent) == [f"mail-pay-here-{waiting.id}.eml", f"mail-receipt-{waiting.id}.eml"]
     for message in sent.values():
@@ -66,7 +67,7 @@ def test_a_mail_is_written_in_the_orders_language(app: Flask, order: OrderFactor
     waiting = order.awaiting("brass-dallah")
     with write() as session:
         orders.lock(session, waiting.id).locale = "ar"
-    outbox.tick()
+    worker.tick()
     [message] = mails(tmp_path).values()
     assert "دلّة نحاسية: 64.00 USD" in message.get_content().replace("\xa0", " ")
     assert message["Content-Language"] == "ar"
@@ -98,16 +99,16 @@ def test_by_smtp_with_the_same_message_id_at_every_try(new_app: Any, gateway: An
             factory = OrderFactory(gateway)
             factory.awaiting()
             mailbox.refuse = True
-            outbox.tick()
+            worker.tick()
             assert not mailbox.received
             [message] = rows(OutboxMessage)
             assert message.attempts == 1
             assert "451" in message.error
             mailbox.refuse = False
             let_time_pass()
-            outbox.tick()
+            worker.tick()
             let_time_pass(done_at=None)  # as if the worker had died before it noted the success
-            outbox.tick()
+            worker.tick()
     finally:
         server.stop()
     first, second = (email.message_from_bytes(one.content) for one in mailbox.received)
@@ -119,28 +120,28 @@ def test_row_20_a_failing_handler_is_repeated_later_and_a_person_told_after_five
     app: Flask, order: OrderFactory, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     waiting = order.awaiting()
-    outbox.tick()
+    worker.tick()
     order.pay(waiting)
 
     def fail(_: OutboxMessage) -> None:
         raise RuntimeError("no paper left")
 
     with monkeypatch.context() as broken:
-        broken.setitem(outbox.HANDLERS, OutboxKind.MAIL_RECEIPT, fail)
+        broken.setitem(worker.HANDLERS, OutboxKind.MAIL_RECEIPT, fail)
         for attempt in range(1, 6):
-            outbox.tick()
+            worker.tick()
             [message] = rows(OutboxMessage, kind=OutboxKind.MAIL_RECEIPT)
             assert message.attempts == attempt
             assert message.due_at > now()
             assert (attention(AttentionKind.OUTBOX_STUCK) is not None) == (attempt == 5)
             let_time_pass()
     assert order.again(waiting).state is OrderState.PAID
-    outbox.tick()
+    worker.tick()
     assert f"mail-receipt-{waiting.id}.eml" in mails(tmp_path)
 
 
 def test_the_pause_grows_to_six_hours() -> None:
-    pauses = [outbox.back_off(attempt) for attempt in range(1, 40)]
+    pauses = [worker.back_off(attempt) for attempt in range(1, 40)]
     assert pauses[0] == timedelta(seconds=10)
     assert pauses == sorted(pauses)
     assert pauses[-1] == timedelta(hours=6)
@@ -148,19 +149,19 @@ def test_the_pause_grows_to_six_hours() -> None:
 
 def test_a_leased_message_is_left_to_its_worker_until_the_lease_ends(app: Flask, order: OrderFactory) -> None:
     order.awaiting()
-    assert outbox._lease() is not None
-    assert outbox._lease() is None
+    assert worker._lease() is not None
+    assert worker._lease() is None
     let_time_pass()
-    assert outbox._lease() is not None
+    assert worker._lease() is not None
 
 
 def test_the_digest_comes_at_most_once_an_hour(app: Flask, order: OrderFactory, tmp_path: Path) -> None:
     waiting = order.awaiting()
     order.pay(waiting, secret="forged")
-    outbox.tick()
+    worker.tick()
     order.pay(waiting, secret="forged again")
     order.pay(waiting, invoiceId="another")
-    outbox.tick()
+    worker.tick()
     digests = [message for name, message in mails(tmp_path).items() if "digest" in name]
     assert len(digests) == 1
     assert digests[0]["To"] == "merchant@example.com"
@@ -169,7 +170,7 @@ def test_the_digest_comes_at_most_once_an_hour(app: Flask, order: OrderFactory, 
         session.execute(
             update(Attention).where(Attention.mailed_at.is_not(None)).values(mailed_at=now() - timedelta(hours=1))
         )
-    outbox.tick()
+    worker.tick()
     digests = [message for name, message in mails(tmp_path).items() if "digest" in name]
     assert len(digests) == 2
     assert waiting.number in digests[1].get_content()
@@ -178,12 +179,12 @@ def test_the_digest_comes_at_most_once_an_hour(app: Flask, order: OrderFactory, 
 def test_row_64_back_by_success_url_and_no_callback_for_a_quarter_of_an_hour(app: Flask, order: OrderFactory) -> None:
     waiting = order.awaiting()
     orders.note_return(waiting.id)
-    outbox.tick()
+    worker.tick()
     assert attention(AttentionKind.POSSIBLY_PAID) is None
     with write() as session:
         orders.lock(session, waiting.id).returned_at = now() - timedelta(minutes=16)
-    outbox.tick()
-    outbox.tick()
+    worker.tick()
+    worker.tick()
     item = attention(AttentionKind.POSSIBLY_PAID)
     assert item is not None
     assert (item.order_id, item.count) == (waiting.id, 1)
@@ -202,7 +203,7 @@ def test_row_64_so_it_is_where_the_order_was_cancelled_meanwhile(app: Flask, ord
     for one in (before, after):
         assert orders.cancel(one.id, "customer")
     returned_long_ago(order, after)
-    outbox.tick()
+    worker.tick()
     told = rows(Attention, kind=AttentionKind.POSSIBLY_PAID)
     assert {item.order_id for item in told} == {before.id, after.id}
 
@@ -210,7 +211,7 @@ def test_row_64_so_it_is_where_the_order_was_cancelled_meanwhile(app: Flask, ord
 def test_row_64_a_second_return_is_told_though_the_first_was_settled(app: Flask, order: OrderFactory) -> None:
     waiting = order.awaiting()
     returned_long_ago(order, waiting)
-    outbox.tick()
+    worker.tick()
     with write() as session:
         session.execute(update(Attention).values(closed_at=now(), last_at=now() - timedelta(minutes=17)))
     order.run_out(waiting)
@@ -220,8 +221,8 @@ def test_row_64_a_second_return_is_told_though_the_first_was_settled(app: Flask,
         stored = orders.lock(session, waiting.id)
         stored.held_since, stored.returned_at = now() - timedelta(minutes=30), now() - timedelta(minutes=40)
     returned_long_ago(order, waiting)
-    outbox.tick()
-    outbox.tick()
+    worker.tick()
+    worker.tick()
     assert [item.closed_at is None for item in rows(Attention, kind=AttentionKind.POSSIBLY_PAID)] == [False, True]
 
 
@@ -235,16 +236,16 @@ def test_the_worker_ends_reservations_and_shows_that_it_lives(
 
     def run() -> None:
         with app.app_context():
-            outbox.work(stop, pause=0.01)
+            worker.work(stop, pause=0.01)
 
-    worker = threading.Thread(target=run)
-    worker.start()
+    thread = threading.Thread(target=run)
+    thread.start()
     for _ in range(200):
         if order.again(waiting).state is OrderState.EXPIRED and rows(Heartbeat):
             break
         threading.Event().wait(0.02)
     stop.set()
-    worker.join()
+    thread.join()
     assert order.again(waiting).state is OrderState.EXPIRED
     assert client.get("/readyz").json == {"ready": True, "problems": []}
 
@@ -259,8 +260,8 @@ def test_a_fault_in_one_round_does_not_end_the_worker(app: Flask, monkeypatch: p
             stop.set()
         raise RuntimeError("database gone")
 
-    monkeypatch.setattr(outbox, "tick", tick)
-    outbox.work(stop, pause=0)
+    monkeypatch.setattr(worker, "tick", tick)
+    worker.work(stop, pause=0)
     assert len(rounds) == 3
 
 
@@ -311,7 +312,7 @@ def test_a_password_is_sent_encrypted_or_not_at_all(
         app = new_app(MAIL_URL=f"smtp://shop:p%40ss@127.0.0.1:{port}")
         with app.app_context():
             OrderFactory(gateway).awaiting()
-            outbox.tick()
+            worker.tick()
             [message] = rows(OutboxMessage)
     finally:
         server.stop()
@@ -324,9 +325,9 @@ def test_the_worker_stops_between_two_mails(app: Flask, order: OrderFactory, tmp
     order.awaiting(), order.awaiting()
     stop = threading.Event()
     stop.set()
-    outbox.tick(stop)
+    worker.tick(stop)
     assert not mails(tmp_path)
-    outbox.tick()
+    worker.tick()
     assert len(mails(tmp_path)) == 2
 
 
@@ -344,7 +345,7 @@ def test_one_order_that_cannot_expire_keeps_no_other_from_it(
         return expire(order_id)
 
     monkeypatch.setattr(orders, "expire", sometimes)
-    outbox.tick()
+    worker.tick()
     assert order.again(fine).state is OrderState.EXPIRED
     assert rows(OutboxMessage)[0].done_at
 
@@ -353,5 +354,5 @@ def test_where_to_pay_is_not_told_to_who_has_paid_or_cancelled(app: Flask, order
     paid, cancelled = order.awaiting(), order.awaiting()
     order.pay(paid)
     orders.cancel(cancelled.id, "customer")
-    outbox.tick()
+    worker.tick()
     assert list(mails(tmp_path)) == [f"mail-receipt-{paid.id}.eml"]

@@ -1,0 +1,1 @@
+"""Operators' tools: commands, checks, audit, backup, logs, the web server."""

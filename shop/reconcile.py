@@ -1,0 +1,74 @@
+"""When no callback comes: compare with the gateway's account, and confirm a payment by hand."""
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from sqlalchemy import select
+from sqlalchemy.orm import contains_eager, selectinload
+
+from models import Invoice, Order, Payment, Staff
+from shop.db import db, write
+from shop.payments import apply_payment, lock_by_invoice
+from shop.states import PaymentSource
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What is known here of invoices that the gateway's account shows as paid."""
+
+    unpaid: list[Order] = field(default_factory=list)
+    """Nothing was paid for these as far as the shop knows: a person may confirm them."""
+    paid: list[Order] = field(default_factory=list)
+    unknown: list[str] = field(default_factory=list)
+    """Ids of no invoice of this shop's."""
+
+
+def compare(gateway_ids: Iterable[str]) -> Comparison:
+    """Hold invoice ids from the gateway's account against the shop's books; blanks and repeated ids are left out."""
+    result = Comparison()
+    wanted = list(dict.fromkeys(text for one in gateway_ids if (text := one.strip())))
+    for start in range(0, len(wanted), 500):  # a statement takes only so many parameters
+        chunk = wanted[start : start + 500]
+        ours = select(Order).join(Order.invoice).where(Invoice.gateway_id.in_(chunk))
+        ours = ours.options(contains_eager(Order.invoice).defer(Invoice.qr), selectinload(Order.payments))
+        found = {order.invoice.gateway_id: order for order in db.session.scalars(ours) if order.invoice}
+        for gateway_id in chunk:
+            if (order := found.get(gateway_id)) is None:
+                result.unknown.append(gateway_id)
+            else:
+                (result.paid if order.payments else result.unpaid).append(order)
+    return result
+
+
+def confirm_by_hand(gateway_id: str, staff_id: int, note: str) -> bool:
+    """T3 without a callback: a person saw the payment in the gateway's account, and stands for it with their name.
+
+    It goes by an invoice of ours. A callback that matched none leads to no payment here either. The first callback
+    that still arrives for the order is taken for this payment's own (see `accept_callback`).
+
+    Args:
+        gateway_id: the invoice's id, as the gateway's account shows it.
+        staff_id: who confirms. That it is really they is for the caller to check.
+        note: what they saw, and where; 500 characters are kept.
+
+    Returns:
+        False if there is nothing to confirm: no invoice of ours, or a payment of its order is known already.
+
+    Raises:
+        ValueError: no note, or nobody of the staff. Nothing was written.
+    """
+    if not note.strip():
+        raise ValueError("a confirmation by hand needs a note")
+    with write() as session:
+        if session.scalar(select(Staff.id).filter_by(id=staff_id, active=True)) is None:
+            raise ValueError("only a member of the staff can confirm a payment")
+        order = lock_by_invoice(session, Invoice.gateway_id == gateway_id.strip())
+        if order is None or order.payments:
+            return False
+        payment = Payment(session_id="", source=PaymentSource.MANUAL, staff_id=staff_id, note=note.strip()[:500])
+        apply_payment(session, order, payment, f"staff:{staff_id}")
+    log.info("order %s was confirmed by hand, by staff %d", order.number, staff_id)
+    return True

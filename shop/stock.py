@@ -1,0 +1,42 @@
+"""Stock taken and given back, by conditional UPDATE, with its row in the ledger."""
+
+from typing import Any, cast
+
+from sqlalchemy import CursorResult, update
+from sqlalchemy.orm import Session
+
+from models import Order, OrderLine, Product, StockMovement
+from shop.refusals import SoldOut
+from shop.states import StockReason
+
+
+def take(session: Session, order: Order) -> None:
+    """Reserve what an order needs, under its reservation number.
+
+    Raises:
+        SoldOut: if a product has too little left; the caller's transaction or savepoint must then be rolled back.
+    """
+    for line in sorted(order.product_lines, key=_product_id):  # one order for all, so that no two deadlock
+        if not _change(session, order, line, -line.quantity, StockReason.RESERVED):
+            raise SoldOut(cast(Product, line.product))
+
+
+def give_back(session: Session, order: Order) -> None:
+    """Give back what the order's present reservation holds."""
+    for line in sorted(order.product_lines, key=_product_id):
+        _change(session, order, line, line.quantity, StockReason.RETURNED)
+
+
+def _change(session: Session, order: Order, line: OrderLine, units: int, reason: StockReason) -> bool:
+    change = update(Product).where(Product.id == line.product_id, Product.stock + units >= 0)
+    result = cast(CursorResult[Any], session.execute(change.values(stock=Product.stock + units)))
+    if result.rowcount == 0:
+        return False
+    movement = StockMovement(product_id=line.product_id, order_id=order.id, quantity=units, reason=reason)
+    movement.reservation = order.reservation
+    session.add(movement)
+    return True
+
+
+def _product_id(line: OrderLine) -> int:
+    return cast(int, line.product_id)

@@ -1,0 +1,213 @@
+"""The worker: does what is due after a commit or after some time. It stands on top of all rules.
+
+Messages of the outbox are leased, handled outside any transaction, and handled again if that failed.
+"""
+
+import logging
+import threading
+from collections.abc import Callable
+from datetime import timedelta
+
+from flask import current_app
+from sqlalchemy import delete, func, or_, select
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
+
+from models import Attention, CallbackAttempt, Heartbeat, Order, OutboxMessage, now
+from shop import mail, orders, privacy
+from shop.attention import attend
+from shop.db import db, upsert, write
+from shop.security import NOT_SHOWN, repeats_a_secret
+from shop.states import AttentionKind, CallbackOutcome, OrderState, OutboxKind
+
+log = logging.getLogger(__name__)
+
+LEASE = timedelta(seconds=60)
+"""How long a worker may be at a message before another takes it over."""
+ROUND = 20  # messages at most before reservations get their turn again
+PATIENCE = 5  # failures before a person is told
+DIGEST_EVERY = timedelta(hours=1)
+CALLBACK_EXPECTED_WITHIN = timedelta(minutes=15)
+MISSES_KEPT = 10_000  # callbacks without a secret of ours, and for how long; all others are kept for ever
+MISSES_KEPT_FOR = timedelta(days=7)
+
+
+def work(stop: threading.Event, pause: float = 1.0) -> None:
+    """Do what is due, every `pause` seconds, until `stop` is set. A fault in one round is logged; the next goes on."""
+    while not stop.is_set():
+        try:
+            tick(stop)
+        except Exception:
+            log.exception("the worker's round failed and will be repeated")
+        finally:
+            db.session.remove()
+        stop.wait(pause)
+
+
+def tick(stop: threading.Event | None = None) -> None:
+    """One round of everything that is due; it ends early when `stop` is set."""
+    _beat()
+    for order_id in _run_out():
+        try:
+            orders.expire(order_id)
+        except SQLAlchemyError:  # one order must not keep all others from their turn
+            log.exception("order %s could not be expired and will be tried again", order_id)
+    _notice_possibly_paid()
+    _queue_digest()
+    for _ in range(ROUND):
+        if (stop and stop.is_set()) or (message := _lease()) is None:
+            break
+        _deliver(message)
+        _beat()  # a slow mail server must not make the worker look dead
+    _do_hourly()
+
+
+def _beat() -> None:
+    """Leave a sign of life, for `/readyz`."""
+    last = db.session.get(Heartbeat, "worker")
+    if last is None or last.at < now() - timedelta(seconds=10):
+        with write() as session:
+            _note_time(session, "worker")
+
+
+def _note_time(session: Session, name: str) -> None:
+    """Note that something was done now. Two workers may do so at the same moment."""
+    row = upsert(session, Heartbeat).values(name=name, at=now())
+    session.execute(row.on_conflict_do_update(index_elements=["name"], set_={"at": row.excluded.at}))
+
+
+def _take_turns(session: Session) -> None:
+    """Let several workers in one by one, until the transaction ends."""
+    session.get_one(Heartbeat, "worker", with_for_update=True)
+
+
+def _run_out() -> list[int]:
+    """Unpaid orders whose reservation is over."""
+    unpaid = [state for state in OrderState if state.holds_stock_unpaid]
+    due = select(Order.id).where(Order.state.in_(unpaid), Order.reserved_until <= now())
+    return list(db.session.scalars(due.order_by(Order.reserved_until).limit(100)))
+
+
+def _notice_possibly_paid() -> None:
+    """Back by successUrl and no callback for long: callbacks may be switched off, or their URL wrong."""
+    unpaid = [state for state in OrderState if state.may_be_paid_unseen]
+    overdue = select(Order).where(Order.state.in_(unpaid), Order.returned_at <= now() - CALLBACK_EXPECTED_WITHIN)
+    told = select(Attention.id).where(Attention.kind == AttentionKind.POSSIBLY_PAID, Attention.order_id == Order.id)
+    untold = overdue.where(~told.where(Attention.last_at >= Order.returned_at).exists()).order_by(Order.id).limit(100)
+    if db.session.scalar(untold.limit(1)) is None:
+        return
+    with write() as session:
+        _take_turns(session)
+        for order in session.scalars(untold).all():
+            attend(session, AttentionKind.POSSIBLY_PAID, order.number, "", order.id)
+
+
+def _queue_digest() -> None:
+    """Tell the merchant what is new in the queue, at most once an hour."""
+    if not current_app.config["MERCHANT_EMAIL"]:
+        return
+    news = select(Attention).where(Attention.closed_at.is_(None), Attention.mailed_at.is_(None))
+    if db.session.scalar(news.limit(1)) is None:
+        return
+    with write() as session:
+        _take_turns(session)
+        last = session.scalar(select(func.max(Attention.mailed_at)))
+        if last is not None and last > now() - DIGEST_EVERY:
+            return
+        # Skipped is what is being counted up this moment: waiting for one with others in hand could be a deadlock.
+        items = list(session.scalars(news.order_by(Attention.id).limit(100).with_for_update(skip_locked=True)))
+        for item in items:
+            item.mailed_at = now()
+        if items:
+            ids = [item.id for item in items]
+            key = f"{OutboxKind.MAIL_DIGEST.value}:{ids[0]}"
+            session.add(OutboxMessage(key=key, kind=OutboxKind.MAIL_DIGEST, payload={"attention_ids": ids}))
+
+
+def _lease() -> OutboxMessage | None:
+    """Take the message that is due longest: until its lease is over no other worker sees it."""
+    due = select(OutboxMessage).where(OutboxMessage.done_at.is_(None), OutboxMessage.due_at <= now())
+    if db.session.scalar(due.limit(1)) is None:  # most rounds find nothing, and then nothing is written
+        return None
+    with write() as session:
+        oldest = due.order_by(OutboxMessage.due_at, OutboxMessage.id).limit(1)
+        message = session.scalar(oldest.with_for_update(skip_locked=True))
+        if message is not None:
+            message.attempts += 1
+            message.due_at = now() + LEASE
+        return message
+
+
+def _deliver(message: OutboxMessage) -> None:
+    """Run a message's handler, outside any transaction, and store how it went."""
+    error = ""
+    try:
+        HANDLERS[message.kind](message)
+    except Exception as caught:  # whatever a handler throws, the payment stands and the effect is tried again
+        said = NOT_SHOWN if repeats_a_secret(current_app.config, str(caught)) else caught  # a mail server may
+        error = f"{type(caught).__name__}: {said}"[:300]
+        log.warning("outbox %s failed (try %d): %s", message.key, message.attempts, error)
+    with write() as session:
+        order_id = message.payload.get("order_id")
+        if order_id is not None and not orders.lock(session, order_id).email:
+            error = ""  # the customer was forgotten meanwhile: nothing is to be sent, and a complaint names the address
+        stored = session.get_one(OutboxMessage, message.id)
+        stored.error = error
+        if not error:
+            stored.done_at = now()
+            return
+        stored.due_at = now() + back_off(stored.attempts)
+        if stored.attempts >= PATIENCE and stored.kind is not OutboxKind.MAIL_DIGEST:  # it could not be told by itself
+            attend(session, AttentionKind.OUTBOX_STUCK, stored.key, error, order_id)
+
+
+def _do_hourly() -> None:
+    """Do what has time. When it was last done is kept beside the sign of life, for all workers."""
+    last = db.session.get(Heartbeat, "hourly")
+    if last is None or last.at < now() - timedelta(hours=1):
+        forget_misses()
+        privacy.tidy()
+        with write() as session:
+            _note_time(session, "hourly")
+
+
+def forget_misses() -> None:
+    """Delete old callbacks that brought no secret of ours: anybody can send them, and they must not fill the disk."""
+    misses = [outcome for outcome in CallbackOutcome if outcome.is_miss]
+    ids = select(CallbackAttempt.id).where(CallbackAttempt.outcome.in_(misses))
+    newest_to_go = db.session.scalar(ids.order_by(CallbackAttempt.id.desc()).offset(MISSES_KEPT).limit(1))
+    too_old = CallbackAttempt.received_at < now() - MISSES_KEPT_FOR
+    too_many = CallbackAttempt.id <= (newest_to_go or 0)
+    with write() as session:
+        session.execute(delete(CallbackAttempt).where(CallbackAttempt.outcome.in_(misses), or_(too_old, too_many)))
+
+
+def back_off(attempts: int) -> timedelta:
+    """The pause after so many failures: 10 seconds, doubling, six hours at most."""
+    return min(timedelta(seconds=10 * 2 ** min(attempts - 1, 20)), timedelta(hours=6))
+
+
+# --- What the messages do --------------------------------------------------------------------------------------------
+
+
+def _mail_customer(message: OutboxMessage) -> None:
+    """Send "your order, pay here" or the receipt."""
+    order = db.session.get_one(Order, message.payload["order_id"])
+    too_late = message.kind is OutboxKind.MAIL_PAY_HERE and not order.may_still_be_paid
+    if order.email and not too_late:  # a till's order, or a customer who asked to be forgotten, has no address
+        mail.send(message, order.email, order.locale, order=order, link=mail.order_link(order))
+
+
+def _mail_digest(message: OutboxMessage) -> None:
+    """Send the merchant what needs attention."""
+    items = db.session.scalars(
+        select(Attention).where(Attention.id.in_(message.payload["attention_ids"])).order_by(Attention.id)
+    ).all()
+    mail.send(message, current_app.config["MERCHANT_EMAIL"], current_app.config["SHOP_LOCALES"][0], items=items)
+
+
+HANDLERS: dict[OutboxKind, Callable[[OutboxMessage], None]] = {
+    OutboxKind.MAIL_PAY_HERE: _mail_customer,
+    OutboxKind.MAIL_RECEIPT: _mail_customer,
+    OutboxKind.MAIL_DIGEST: _mail_digest,
+}
