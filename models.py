@@ -366,7 +366,7 @@ class OrderEvent(Base):
     __tablename__ = "order_event"
     __table_args__ = (
         UniqueConstraint("order_id", "seq"),
-        CheckConstraint("(kind = 'moved') = (to_state IS NOT NULL)", name="a_move_has_a_target"),
+        CheckConstraint("(kind = 'state_changed') = (to_state IS NOT NULL)", name="state_change_has_target"),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)

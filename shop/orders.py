@@ -21,7 +21,7 @@ from shop.db import write
 from shop.limits import NOBODY, Holder
 from shop.money import contained_tax
 from shop.refusals import BasketChanged, SoldOut, TotalChanged
-from shop.states import MOVES, EventKind, LineKind, OrderState
+from shop.states import TRANSITIONS, EventKind, LineKind, OrderState
 
 # --- What the customer was shown -------------------------------------------------------------------------------------
 
@@ -95,7 +95,9 @@ def place(offer: Offer, contact: Mapping[str, str], delivery: str, locale: str, 
         order = _new_order(lines, contact, locale=locale, network=holder.network, **of_basket)
         session.add(order)
         session.flush()
-        session.add(OrderEvent(order_id=order.id, seq=1, kind=EventKind.MOVED, to_state=order.state, actor="customer"))
+        session.add(
+            OrderEvent(order_id=order.id, seq=1, kind=EventKind.STATE_CHANGED, to_state=order.state, actor="customer")
+        )
         stock.take(session, order)
         basket.open = False
         return order
@@ -105,7 +107,7 @@ def cancel(order_id: int, actor: str) -> bool:
     """Cancel an unpaid order: its stock goes back, its basket opens again. False if it was not to be cancelled."""
     with write() as session:
         order = lock(session, order_id)
-        if not order.is_cancellable or not move(session, order, OrderState.CANCELLED, actor):
+        if not order.is_cancellable or not transition(session, order, OrderState.CANCELLED, actor):
             return False
         session.execute(update(Basket).filter_by(id=order.basket_id).values(open=True, version=Basket.version + 1))
         stock.give_back(session, order)
@@ -118,7 +120,7 @@ def expire(order_id: int) -> bool:
         order = lock(session, order_id)
         if not order.state.holds_stock_unpaid or order.reserved_until > now():
             return False
-        if not move(session, order, OrderState.EXPIRED, "worker"):
+        if not transition(session, order, OrderState.EXPIRED, "worker"):
             return False
         stock.give_back(session, order)
         return True
@@ -140,7 +142,7 @@ def resume(order_id: int, holder: Holder = NOBODY) -> bool:
         order.reservation += 1
         order.network = holder.network
         stock.take(session, order)
-        return move(session, order, back_to, "customer", reserved_until=until, held_since=now())
+        return transition(session, order, back_to, "customer", reserved_until=until, held_since=now())
 
 
 def note_return(order_id: int) -> None:
@@ -170,7 +172,7 @@ def lock(session: Session, order_id: int) -> Order:
     return session.scalars(select(Order).filter_by(id=order_id).with_for_update(key_share=True)).one()
 
 
-def move(session: Session, order: Order, to: OrderState, actor: str, detail: str = "", **values: Any) -> bool:
+def transition(session: Session, order: Order, to: OrderState, actor: str, detail: str = "", **values: Any) -> bool:
     """Bring an order into another state, with its event. The only code that changes `Order.state`.
 
     The UPDATE names the state that it leaves, so of two that race only one can win; the other gets False.
@@ -184,10 +186,10 @@ def move(session: Session, order: Order, to: OrderState, actor: str, detail: str
         values: other columns to set with it.
 
     Raises:
-        ValueError: if `MOVES` does not allow this, whoever asks.
+        ValueError: if `TRANSITIONS` does not allow this, whoever asks.
     """
     leaving = order.state
-    if to not in MOVES[leaving]:
+    if to not in TRANSITIONS[leaving]:
         raise ValueError(f"an order cannot go from {leaving} to {to}")
     seq = session.scalar(
         update(Order)
@@ -197,7 +199,7 @@ def move(session: Session, order: Order, to: OrderState, actor: str, detail: str
     )
     if seq is None:
         return False
-    event = OrderEvent(order_id=order.id, seq=seq, kind=EventKind.MOVED, actor=actor, detail=detail)
+    event = OrderEvent(order_id=order.id, seq=seq, kind=EventKind.STATE_CHANGED, actor=actor, detail=detail)
     event.from_state, event.to_state = leaving, to
     session.add(event)
     return True

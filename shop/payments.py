@@ -106,7 +106,7 @@ def _store(order_id: int, started: datetime, milliseconds: int, result: amwal.In
             stored = Invoice(order_id=order.id, gateway_id=result.id, secret_digest=digest(result.secret))
             stored.url, stored.qr, stored.amount = result.url, qr, order.total
             session.add(stored)
-            if orders.move(session, order, OrderState.AWAITING_PAYMENT, "shop"):
+            if orders.transition(session, order, OrderState.AWAITING_PAYMENT, "shop"):
                 enqueue(session, OutboxKind.MAIL_PAY_HERE, order_id=order.id)
 
 
@@ -248,7 +248,7 @@ def apply_payment(session: Session, order: Order, payment: Payment, actor: str) 
 def _pay(session: Session, order: Order, actor: str, *, late: bool = False) -> None:
     """The order is paid: its one delivery starts, its receipt is queued."""
     detail = "paid late" if late else ""
-    if orders.move(session, order, OrderState.PAID, actor, detail, paid_at=now(), paid_late=late):
+    if orders.transition(session, order, OrderState.PAID, actor, detail, paid_at=now(), paid_late=late):
         session.add(Delivery(order_id=order.id))
         enqueue(session, OutboxKind.MAIL_RECEIPT, order_id=order.id)
 
@@ -268,7 +268,7 @@ def _pay_late(session: Session, order: Order, actor: str) -> None:
 
 def _review(session: Session, order: Order, kind: AttentionKind, actor: str) -> None:
     """The money is here and the goods are not held: a person must decide."""
-    if orders.move(session, order, OrderState.NEEDS_REVIEW, actor, str(kind.value), paid_at=now()):
+    if orders.transition(session, order, OrderState.NEEDS_REVIEW, actor, str(kind.value), paid_at=now()):
         attend(session, kind, order.number, "", order.id)
 
 

@@ -83,7 +83,7 @@ def tidy() -> None:
 
 def _clear(session: Session, order: Order, actor: str) -> None:
     if order.state is OrderState.EXPIRED:
-        orders.move(session, order, OrderState.CANCELLED, actor, "contact data cleared")
+        orders.transition(session, order, OrderState.CANCELLED, actor, "contact data cleared")
     for name in CONTACT:
         setattr(order, name, "")
     order.basket_id = order.basket_version = None

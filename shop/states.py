@@ -21,7 +21,7 @@ class Labelled(StrEnum):
 
 
 class OrderState(Labelled):
-    """Where an order stands. `MOVES` says how it may go on."""
+    """Where an order stands. `TRANSITIONS` says how it may go on."""
 
     PLACED = "placed", _("Preparing payment")
     AWAITING_PAYMENT = "awaiting_payment", _("Waiting for payment")
@@ -47,7 +47,7 @@ class OrderState(Labelled):
         return self in (OrderState.AWAITING_PAYMENT, OrderState.EXPIRED, OrderState.CANCELLED)
 
 
-MOVES: dict[OrderState | None, frozenset[OrderState]] = {
+TRANSITIONS: dict[OrderState | None, frozenset[OrderState]] = {
     None: frozenset({OrderState.PLACED}),
     OrderState.PLACED: frozenset({OrderState.AWAITING_PAYMENT, OrderState.EXPIRED, OrderState.CANCELLED}),
     OrderState.AWAITING_PAYMENT: frozenset({OrderState.PAID, OrderState.EXPIRED, OrderState.CANCELLED}),
@@ -65,13 +65,13 @@ MOVES: dict[OrderState | None, frozenset[OrderState]] = {
     OrderState.PAID: frozenset({OrderState.REFUNDED}),
     OrderState.REFUNDED: frozenset(),
 }
-"""The one table of allowed moves, by the state that an order leaves (`None`: it is being placed)."""
+"""The one table of allowed transitions, by the state that an order leaves (`None`: it is being placed)."""
 
 
 class EventKind(StrEnum):
-    """What an order's event tells. Every change of state is a MOVED; the others change none."""
+    """What an order's event tells. Every change of state is a STATE_CHANGED; the others change none."""
 
-    MOVED = "moved"
+    STATE_CHANGED = "state_changed"
     RESERVATION_EXTENDED = "reservation_extended"
     PAYMENT_ADDED = "payment_added"
 

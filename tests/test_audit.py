@@ -129,7 +129,7 @@ def refund(order_id: int, staff: int) -> None:
             session.add(Refund(payment_id=payment.id, amount=payment.amount, staff_id=staff))
         if order.delivery and order.delivery.state is DeliveryState.PREPARING:
             stock.give_back(session, order)
-        assert orders.move(session, order, OrderState.REFUNDED, f"staff:{staff}")
+        assert orders.transition(session, order, OrderState.REFUNDED, f"staff:{staff}")
 
 
 def release(order_id: int, staff: int) -> None:
@@ -138,7 +138,7 @@ def release(order_id: int, staff: int) -> None:
         order = orders.lock(session, order_id)
         order.reservation += 1
         stock.take(session, order)
-        assert orders.move(session, order, OrderState.PAID, f"staff:{staff}")
+        assert orders.transition(session, order, OrderState.PAID, f"staff:{staff}")
         session.add(Delivery(order_id=order.id))
 
 
@@ -341,7 +341,7 @@ def test_invariant_5_no_more_and_no_fewer_than_it_needs(app: Flask, order: Order
 def test_invariant_5_an_order_that_ended_holds_none(app: Flask, order: OrderFactory, end: str) -> None:
     over = order.awaiting(OTHER)
     with write() as session:
-        orders.move(session, orders.lock(session, over.id), OrderState(end), "test")
+        orders.transition(session, orders.lock(session, over.id), OrderState(end), "test")
     assert report(app) == [broken(5, f"orders holding other units than the ledger says: 1 ({over.number})")]
 
 
@@ -430,7 +430,7 @@ def test_invariant_8_every_order_has_a_history(app: Flask, order: OrderFactory) 
     plant("DELETE FROM order_event", "UPDATE orders SET events_count = 0")
     assert report(app) == [
         broken(8, f"histories with a gap: 1 ({number})"),
-        broken(8, f"states other than the last move's: 1 ({number})"),
+        broken(8, f"states other than the last transition's: 1 ({number})"),
     ]
 
 
@@ -443,27 +443,27 @@ def test_invariant_8_only_allowed_moves_are_made(app: Flask, order: OrderFactory
         "UPDATE order_event SET to_state = 'cancelled' WHERE seq = 2",
         "UPDATE order_event SET from_state = 'cancelled' WHERE seq = 3",
     )
-    assert report(app) == [broken(8, f"moves that are not allowed: 1 ({never_asked.number})")]
+    assert report(app) == [broken(8, f"transitions that are not allowed: 1 ({never_asked.number})")]
 
 
 def test_invariant_8_an_event_of_another_kind_moves_nothing(app: Flask, order: OrderFactory) -> None:
     waiting = order.awaiting()
     orders.note_return(waiting.id)
     plant("UPDATE order_event SET to_state = 'paid' WHERE seq = 3", losing="order_event")
-    assert report(app) == [broken(8, f"moves that are not allowed: 1 ({waiting.number})")]
+    assert report(app) == [broken(8, f"transitions that are not allowed: 1 ({waiting.number})")]
 
 
 def test_invariant_8_each_move_leaves_the_state_that_was_reached(app: Flask, order: OrderFactory) -> None:
     late = order.expired()
     orders.resume(late.id)
     plant("UPDATE order_event SET from_state = 'placed' WHERE seq = 4")  # allowed by itself, but it had expired
-    assert report(app) == [broken(8, f"moves from where the order was not: 1 ({late.number})")]
+    assert report(app) == [broken(8, f"transitions from a state that the order was not in: 1 ({late.number})")]
 
 
 def test_invariant_8_the_state_is_the_last_events(app: Flask, order: OrderFactory) -> None:
     late = order.expired()
     plant("UPDATE orders SET state = 'cancelled'")
-    assert report(app) == [broken(8, f"states other than the last move's: 1 ({late.number})")]
+    assert report(app) == [broken(8, f"states other than the last transition's: 1 ({late.number})")]
 
 
 @pytest.mark.sqlite
@@ -532,7 +532,7 @@ def test_some_are_named_and_all_are_counted_in_whatever_chunks(
         broken(
             6, f"invoices over another amount than the order: 7 ({', '.join(f'invoice {n}' for n in range(1, 6))}, …)"
         ),
-        broken(8, f"states other than the last move's: 7 ({', '.join(f'A-{1000 + n}' for n in range(1, 6))}, …)"),
+        broken(8, f"states other than the last transition's: 7 ({', '.join(f'A-{1000 + n}' for n in range(1, 6))}, …)"),
     ]
     for size in (1, 3, 7):
         chunked = tuple(replace(check, chunk=size if check.chunk > 1 else 1) for check in audit.CHECKS)

@@ -132,7 +132,7 @@ def test_needs_review(buyer: CheckingClient, placed: Any, order: OrderFactory) -
 def test_refunded(buyer: CheckingClient, placed: Any, order: OrderFactory) -> None:
     order.pay(placed)
     with write() as session:
-        orders.move(session, orders.lock(session, placed.id), OrderState.REFUNDED, "staff:1")
+        orders.transition(session, orders.lock(session, placed.id), OrderState.REFUNDED, "staff:1")
     assert buyer.get(path(placed)).status_code == 200
     assert status(buyer, placed)["final"]
 

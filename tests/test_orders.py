@@ -12,7 +12,7 @@ from sqlalchemy.exc import IntegrityError
 from models import Basket, Order, OrderEvent, OrderLine, Payment, Product, StockMovement, now
 from shop import baskets, orders, payments, refusals
 from shop.db import write
-from shop.states import MOVES, EventKind, OrderState, PaymentSource, StockReason
+from shop.states import TRANSITIONS, EventKind, OrderState, PaymentSource, StockReason
 from tests.conftest import CheckingClient, OrderFactory, rows, set_stock, stock_of
 
 ALLOWED = {
@@ -42,11 +42,11 @@ def test_only_the_moves_of_the_table_are_made(app: Flask, order: OrderFactory) -
         with write() as session:
             loaded = orders.lock(session, placed.id)
             if (leaving.value, to.value) in ALLOWED:
-                assert orders.move(session, loaded, to, "test")
+                assert orders.transition(session, loaded, to, "test")
             else:
                 with pytest.raises(ValueError, match="cannot go"):
-                    orders.move(session, loaded, to, "test")
-    assert {(one, other) for one in MOVES if one for other in MOVES[one]} == ALLOWED
+                    orders.transition(session, loaded, to, "test")
+    assert {(one, other) for one in TRANSITIONS if one for other in TRANSITIONS[one]} == ALLOWED
 
 
 def test_of_two_who_move_an_order_one_wins(app: Flask, order: OrderFactory) -> None:
@@ -54,7 +54,7 @@ def test_of_two_who_move_an_order_one_wins(app: Flask, order: OrderFactory) -> N
     with write() as session:
         loaded = orders.lock(session, waiting.id)
         session.execute(Order.__table__.update().values(state="paid"))  # somebody was faster
-        assert not orders.move(session, loaded, OrderState.CANCELLED, "test")
+        assert not orders.transition(session, loaded, OrderState.CANCELLED, "test")
     assert order.again(waiting).state is OrderState.PAID
     assert [event.to_state for event in order.again(waiting).events] == ["placed", "awaiting_payment"]
 
@@ -68,9 +68,9 @@ def test_the_history_has_no_gaps(app: Flask, order: OrderFactory) -> None:
     events = order.again(late).events
     assert [event.seq for event in events] == list(range(1, len(events) + 1))
     assert order.again(late).events_count == len(events)
-    moved = [event.to_state for event in events if event.kind is EventKind.MOVED]
+    moved = [event.to_state for event in events if event.kind is EventKind.STATE_CHANGED]
     assert moved == ["placed", "awaiting_payment", "expired", "awaiting_payment", "paid"]
-    assert [event.kind for event in events[4:]] == ["reservation_extended", "moved", "payment_added"]
+    assert [event.kind for event in events[4:]] == ["reservation_extended", "state_changed", "payment_added"]
 
 
 # --- Reservations ----------------------------------------------------------------------------------------------------

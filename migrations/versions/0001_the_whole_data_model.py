@@ -337,7 +337,7 @@ def upgrade() -> None:
         sa.Column(
             "kind",
             sa.Enum(
-                "moved",
+                "state_changed",
                 "reservation_extended",
                 "payment_added",
                 name="eventkind",
@@ -353,7 +353,7 @@ def upgrade() -> None:
         sa.Column("detail", sa.String(length=300), nullable=False),
         sa.Column("at", sa.DateTime(timezone=True), nullable=False),
         sa.CheckConstraint(
-            "(kind = 'moved') = (to_state IS NOT NULL)", name=op.f("ck_order_event_a_move_has_a_target")
+            "(kind = 'state_changed') = (to_state IS NOT NULL)", name=op.f("ck_order_event_state_change_has_target")
         ),
         sa.ForeignKeyConstraint(["order_id"], ["orders.id"], name=op.f("fk_order_event_order_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_order_event")),

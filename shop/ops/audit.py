@@ -52,7 +52,7 @@ from models import (
 from shop.db import UTCDateTime, db
 from shop.ops.health import SILENCE
 from shop.states import (
-    MOVES,
+    TRANSITIONS,
     CallbackOutcome,
     DeliveryState,
     EventKind,
@@ -273,7 +273,7 @@ def _other_amount(kind: type[Invoice | Payment]) -> Query:
 
 # --- 8: events -------------------------------------------------------------------------------------------------------
 
-MOVED = OrderEvent.kind == EventKind.MOVED
+STATE_CHANGED = OrderEvent.kind == EventKind.STATE_CHANGED
 
 
 def _gaps() -> Query:
@@ -283,22 +283,25 @@ def _gaps() -> Query:
     return events.group_by(Order.id, Order.events_count).having(wrong)
 
 
-def _forbidden_moves() -> Query:
+def _forbidden_transitions() -> Query:
     leaving, to = func.coalesce(OrderEvent.from_state, ""), func.coalesce(OrderEvent.to_state, "")
-    moves = [and_(MOVED, leaving == (one or ""), to.in_([other.value for other in MOVES[one]])) for one in MOVES]
-    return _rows(OrderEvent.order_id, ~or_(and_(~MOVED, leaving == "", to == ""), *moves)).distinct()
+    changes = [
+        and_(STATE_CHANGED, leaving == (one or ""), to.in_([other.value for other in TRANSITIONS[one]]))
+        for one in TRANSITIONS
+    ]
+    return _rows(OrderEvent.order_id, ~or_(and_(~STATE_CHANGED, leaving == "", to == ""), *changes)).distinct()
 
 
 def _jumps() -> Query:
     reached = func.lag(OrderEvent.to_state).over(partition_by=OrderEvent.order_id, order_by=OrderEvent.seq)
-    moves = select(OrderEvent.order_id, OrderEvent.from_state, reached.label("reached"))
-    each = moves.where(_within(OrderEvent.order_id), MOVED).subquery().c
+    changes = select(OrderEvent.order_id, OrderEvent.from_state, reached.label("reached"))
+    each = changes.where(_within(OrderEvent.order_id), STATE_CHANGED).subquery().c
     return select(each.order_id).where(each.from_state.is_distinct_from(each.reached)).distinct()
 
 
 def _strayed() -> Query:
-    moves = select(OrderEvent.to_state).where(OrderEvent.order_id == Order.id, MOVED)
-    last = moves.order_by(OrderEvent.seq.desc()).limit(1).scalar_subquery()
+    changes = select(OrderEvent.to_state).where(OrderEvent.order_id == Order.id, STATE_CHANGED)
+    last = changes.order_by(OrderEvent.seq.desc()).limit(1).scalar_subquery()
     return _rows(Order.id, last.is_distinct_from(Order.state))
 
 
@@ -357,9 +360,9 @@ CHECKS = (
     Check(7, "secrets of two invoices", "order", _twice(Invoice.secret_digest), Invoice.secret_digest),
     Check(7, "gateway's ids of two invoices", "order", _twice(Invoice.gateway_id), Invoice.gateway_id),
     Check(8, "histories with a gap", "order", _gaps(), Order.id),
-    Check(8, "moves that are not allowed", "order", _forbidden_moves(), OrderEvent.order_id),
-    Check(8, "moves from where the order was not", "order", _jumps(), OrderEvent.order_id),
-    Check(8, "states other than the last move's", "order", _strayed(), Order.id),
+    Check(8, "transitions that are not allowed", "order", _forbidden_transitions(), OrderEvent.order_id),
+    Check(8, "transitions from a state that the order was not in", "order", _jumps(), OrderEvent.order_id),
+    Check(8, "states other than the last transition's", "order", _strayed(), Order.id),
     Check(9, "damage in SQLite's file", "", _damage(), SQLITE_TABLE, 1, "sqlite"),
     Check(9, "rows that refer to missing ones", "", _orphans(), SQLITE_TABLE, 1, "sqlite"),
     Check(10, "refunds above their payment", "payment", _excessive_refunds(), Payment.id),

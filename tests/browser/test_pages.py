@@ -78,7 +78,7 @@ def faces(shop: Flask) -> dict[str, str]:
     for name in ("paid", "paid late", "needs_review", "refunded"):
         order.pay(made[name])
     with write() as session:
-        orders.move(session, orders.lock(session, made["refunded"].id), OrderState.REFUNDED, "staff:1")
+        orders.transition(session, orders.lock(session, made["refunded"].id), OrderState.REFUNDED, "staff:1")
         far = now().replace(year=now().year + 1)
         session.get_one(Order, made["preparing"].id).invoice_claimed_until = far
     addresses = {name: f"/orders/{one.token}?key={one.key}" for name, one in made.items()}

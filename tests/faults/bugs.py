@@ -207,11 +207,15 @@ def _take_no_lock(_connection: Any, _cursor: Any, statement: str, parameters: An
     return re.sub(r" FOR (NO KEY )?UPDATE( OF \w+)?( SKIP LOCKED)?$", "", statement), parameters
 
 
-def blind_move(session: Session, order: Order, to: OrderState, actor: str, detail: str = "", **values: Any) -> bool:
-    """`orders.move` without its condition: whoever comes last wins."""
+def blind_transition(
+    session: Session, order: Order, to: OrderState, actor: str, detail: str = "", **values: Any
+) -> bool:
+    """`orders.transition` without its condition: whoever comes last wins."""
     counted = {"state": to, "events_count": Order.events_count + 1, **values}
     change = update(Order).where(Order.id == order.id).values(counted).returning(Order.events_count)
-    moved = OrderEvent(order_id=order.id, seq=session.scalar(change), kind=EventKind.MOVED, actor=actor, detail=detail)
+    moved = OrderEvent(
+        order_id=order.id, seq=session.scalar(change), kind=EventKind.STATE_CHANGED, actor=actor, detail=detail
+    )
     moved.from_state, moved.to_state = order.state, to
     session.add(moved)
     return True
@@ -220,7 +224,7 @@ def blind_move(session: Session, order: Order, to: OrderState, actor: str, detai
 @contextmanager
 def without_condition() -> Iterator[None]:
     """An order's state is written whatever it has become meanwhile."""
-    with patch.object(orders, "move", blind_move):
+    with patch.object(orders, "transition", blind_transition):
         yield
 
 
@@ -429,7 +433,7 @@ def whole_object_saved(_: Shop) -> Iterator[None]:
             return False
         whole = {column.key: getattr(seen, column.key) for column in Order.__mapper__.column_attrs}
         whole |= {"state": OrderState.CANCELLED, "events_count": seen.events_count + 1}
-        moved = OrderEvent(order_id=order_id, seq=whole["events_count"], kind=EventKind.MOVED, actor=actor)
+        moved = OrderEvent(order_id=order_id, seq=whole["events_count"], kind=EventKind.STATE_CHANGED, actor=actor)
         moved.from_state, moved.to_state = seen.state, OrderState.CANCELLED
         with orders.write() as session:
             session.execute(update(Order).where(Order.id == order_id).values(whole))
@@ -516,7 +520,7 @@ def expiry_overwrites(_: Shop) -> Iterator[None]:
         if not seen.state.holds_stock_unpaid or seen.reserved_until > now():
             return False
         with orders.write() as session:
-            blind_move(session, seen, OrderState.EXPIRED, "worker")
+            blind_transition(session, seen, OrderState.EXPIRED, "worker")
             stock.give_back(session, orders.lock(session, order_id))
         return True
 

@@ -500,7 +500,7 @@ class Life(RuleBasedStateMachine):
                     session.add(Refund(payment_id=payment.id, amount=payment.amount, staff_id=1))
                 if one.delivery and one.delivery.state is DeliveryState.PREPARING:
                     stock.give_back(session, one)
-                assert orders.move(session, one, OrderState.REFUNDED, "staff:1")
+                assert orders.transition(session, one, OrderState.REFUNDED, "staff:1")
 
         def refunded() -> None:
             self.saw(f"refunded while {order.state}{', sent' if order.shipped else ''}")
@@ -521,7 +521,7 @@ class Life(RuleBasedStateMachine):
                 one = orders.lock(session, order.id)
                 one.reservation += 1
                 stock.take(session, one)
-                assert orders.move(session, one, OrderState.PAID, "staff:1")
+                assert orders.transition(session, one, OrderState.PAID, "staff:1")
                 session.add(Delivery(order_id=one.id))
 
         def released() -> None:
