@@ -145,7 +145,7 @@ def resume(order_id: int, holder: Holder = NOBODY) -> bool:
         return transition(session, order, back_to, "customer", reserved_until=until, held_since=now())
 
 
-def note_return(order_id: int) -> None:
+def record_return(order_id: int) -> None:
     """The browser came back by successUrl. That proves nothing, but its buyer believes to have paid: nobody asks them
     again, and if no callback comes, a person is told. Blockchains confirm slowly, so the first return of an order that
     awaits its payment extends the reservation, once."""
@@ -158,7 +158,7 @@ def note_return(order_id: int) -> None:
         if is_first and order.state is OrderState.AWAITING_PAYMENT:
             minutes = current_app.config["CONFIRMATION_MINUTES"]
             order.reserved_until += timedelta(minutes=minutes)
-            note(session, order, EventKind.RESERVATION_EXTENDED, "customer", f"by {minutes} minutes")
+            add_event(session, order, EventKind.RESERVATION_EXTENDED, "customer", f"by {minutes} minutes")
 
 
 # --- The pieces: one way to change a state, one to move stock --------------------------------------------------------
@@ -205,7 +205,7 @@ def transition(session: Session, order: Order, to: OrderState, actor: str, detai
     return True
 
 
-def note(session: Session, order: Order, kind: EventKind, actor: str, detail: str = "") -> None:
+def add_event(session: Session, order: Order, kind: EventKind, actor: str, detail: str = "") -> None:
     """Add an event that changes no state to a locked order's history."""
     order.events_count += 1
     session.add(OrderEvent(order_id=order.id, seq=order.events_count, kind=kind, actor=actor, detail=detail))

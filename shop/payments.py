@@ -241,7 +241,7 @@ def apply_payment(session: Session, order: Order, payment: Payment, actor: str) 
     elif order.state is OrderState.CANCELLED:
         _review(session, order, AttentionKind.PAID_CANCELLED, actor)
     else:  # paid, in review or refunded: this is money on top, which only a person can send back
-        orders.note(session, order, EventKind.PAYMENT_ADDED, actor)
+        orders.add_event(session, order, EventKind.PAYMENT_ADDED, actor)
         attend(session, AttentionKind.PAID_TWICE, order.number, f"payment session {payment.session_id}", order.id)
 
 

@@ -156,7 +156,7 @@ def live_a_little(order: OrderFactory, staff: int) -> None:
     order.placed()
     order.awaiting()
     paid(order, quantity=2)
-    orders.note_return(order.awaiting().id)
+    orders.record_return(order.awaiting().id)
     late = order.expired(OTHER, 2)
     order.pay(late)
     twice = paid(order)
@@ -448,7 +448,7 @@ def test_invariant_8_only_allowed_moves_are_made(app: Flask, order: OrderFactory
 
 def test_invariant_8_an_event_of_another_kind_moves_nothing(app: Flask, order: OrderFactory) -> None:
     waiting = order.awaiting()
-    orders.note_return(waiting.id)
+    orders.record_return(waiting.id)
     plant("UPDATE order_event SET to_state = 'paid' WHERE seq = 3", losing="order_event")
     assert report(app) == [broken(8, f"transitions that are not allowed: 1 ({waiting.number})")]
 
@@ -649,7 +649,7 @@ def trade_with(order: OrderFactory) -> Callable[[int], None]:
         elif turn % 4 == 2:
             orders.cancel(placed.id, "customer")
         elif turn % 4 == 3:
-            orders.note_return(placed.id)
+            orders.record_return(placed.id)
         assert order.pay(placed) is CallbackOutcome.ACCEPTED
 
     return trade

@@ -45,7 +45,7 @@ def test_row_60_a_paid_order_stays_paid_whatever_the_clock_says(
         assert not orders.expire(paid.id)
         assert not orders.cancel(paid.id, "customer")
         assert not orders.resume(paid.id)
-        orders.note_return(paid.id)
+        orders.record_return(paid.id)
         payments.request_invoice(paid.id)
         assert order.pay(paid) is payments.CallbackOutcome.DUPLICATE
         now = order.again(paid)

@@ -62,7 +62,7 @@ def test_of_two_who_move_an_order_one_wins(app: Flask, order: OrderFactory) -> N
 def test_the_history_has_no_gaps(app: Flask, order: OrderFactory) -> None:
     late = order.expired()
     orders.resume(late.id)
-    orders.note_return(late.id)
+    orders.record_return(late.id)
     order.pay(late)
     order.pay(late, paymentSessionId="again")
     events = order.again(late).events
@@ -124,8 +124,8 @@ def test_resuming_what_was_sold_meanwhile_changes_nothing(app: Flask, order: Ord
 def test_row_66_the_first_return_extends_the_reservation_once(app: Flask, order: OrderFactory) -> None:
     waiting = order.awaiting()
     until = waiting.reserved_until
-    orders.note_return(waiting.id)
-    orders.note_return(waiting.id)
+    orders.record_return(waiting.id)
+    orders.record_return(waiting.id)
     assert order.again(waiting).reserved_until == until + timedelta(minutes=120)
     assert order.again(waiting).state is OrderState.AWAITING_PAYMENT
 
@@ -134,12 +134,12 @@ def test_row_66_holding_again_gives_no_second_extension_and_a_second_return_coun
     app: Flask, order: OrderFactory
 ) -> None:
     waiting = order.awaiting()
-    orders.note_return(waiting.id)
+    orders.record_return(waiting.id)
     order.run_out(waiting)
     orders.expire(waiting.id)
     orders.resume(waiting.id)
     assert not order.again(waiting).is_said_to_be_paid
-    orders.note_return(waiting.id)
+    orders.record_return(waiting.id)
     again = order.again(waiting)
     assert again.is_said_to_be_paid
     assert again.reserved_until < now() + timedelta(minutes=31)
@@ -148,7 +148,7 @@ def test_row_66_holding_again_gives_no_second_extension_and_a_second_return_coun
 def test_row_66_a_slow_confirmation_is_paid_with_its_stock(app: Flask, order: OrderFactory) -> None:
     before = stock_of("brass-dallah")
     waiting = order.awaiting("brass-dallah", 2)
-    orders.note_return(waiting.id)  # at minute 29
+    orders.record_return(waiting.id)  # at minute 29
     with write() as session:  # a quarter of an hour after the 30 minutes
         stored = session.get_one(Order, waiting.id)
         stored.reserved_until -= timedelta(minutes=45)

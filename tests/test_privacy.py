@@ -229,7 +229,7 @@ def test_row_68_who_came_back_from_paying_is_not_forgotten_while_a_person_should
     app: Flask, order: OrderFactory
 ) -> None:
     late = placed(order, "expired")
-    orders.note_return(late.id)
+    orders.record_return(late.id)
     month_ago = now() - timedelta(days=31)
     set_order(late, returned_at=month_ago, reserved_until=month_ago)
     worker.tick()

@@ -178,7 +178,7 @@ def test_the_digest_comes_at_most_once_an_hour(app: Flask, order: OrderFactory, 
 
 def test_row_64_back_by_success_url_and_no_callback_for_a_quarter_of_an_hour(app: Flask, order: OrderFactory) -> None:
     waiting = order.awaiting()
-    orders.note_return(waiting.id)
+    orders.record_return(waiting.id)
     worker.tick()
     assert attention(AttentionKind.POSSIBLY_PAID) is None
     with write() as session:
@@ -191,7 +191,7 @@ def test_row_64_back_by_success_url_and_no_callback_for_a_quarter_of_an_hour(app
 
 
 def returned_long_ago(order: OrderFactory, which: Order) -> None:
-    orders.note_return(which.id)
+    orders.record_return(which.id)
     with write() as session:
         orders.lock(session, which.id).returned_at = now() - timedelta(minutes=16)
 

@@ -37,7 +37,7 @@ def show(token: str) -> ResponseReturnValue:
     order = order_or_404(token)
     returned = request.args.get("returned")
     if returned == "success" and order.state.may_be_paid_unseen and not order.is_said_to_be_paid:
-        orders.note_return(order.id)
+        orders.record_return(order.id)
         order = order_or_404(token)
     key = request.args.get("key", "")
     full = browser.may_see_all(order, key)
