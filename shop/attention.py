@@ -9,7 +9,7 @@ from shop.db import upsert
 from shop.states import AttentionKind
 
 
-def attend(  # noqa: PLR0913  (what an item is made of)
+def flag(  # noqa: PLR0913  (what an item is made of)
     session: Session,
     kind: AttentionKind,
     subject: str,

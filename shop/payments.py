@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session, contains_eager
 import amwal
 from models import CallbackAttempt, Delivery, GatewayCall, Invoice, Order, Payment, digest, now
 from shop import orders, refusals, stock
-from shop.attention import attend
+from shop.attention import flag
 from shop.db import db, write
 from shop.gateway import current_gateway
 from shop.limits import current_guesses
@@ -101,7 +101,7 @@ def _store(order_id: int, started: datetime, milliseconds: int, result: amwal.In
                 bad_reply = isinstance(result, amwal.BadReply)
                 kind = AttentionKind.GATEWAY_REPLY if bad_reply else AttentionKind.GATEWAY_REFUSED
                 then = "; three in a row close the checkout" if call.outcome == "KeyRejected" else ""
-                attend(session, kind, call.outcome, call.detail + then, order.id)
+                flag(session, kind, call.outcome, call.detail + then, order.id)
         elif order.state is OrderState.PLACED:  # if not, the reply is dropped: nobody saw that invoice
             stored = Invoice(order_id=order.id, gateway_id=result.id, secret_digest=digest(result.secret))
             stored.url, stored.qr, stored.amount = result.url, qr, order.total
@@ -204,7 +204,7 @@ def _judge(session: Session, attempt: CallbackAttempt, body: bytes) -> CallbackO
     attempt.order = order
     if callback.invoice_id not in ("", order.invoice.gateway_id):
         attempt.reason = "the secret belongs to another invoice"
-        attend(session, AttentionKind.OTHER_INVOICE, order.number, f"it named {callback.invoice_id[:80]}", order.id)
+        flag(session, AttentionKind.OTHER_INVOICE, order.number, f"it named {callback.invoice_id[:80]}", order.id)
         return CallbackOutcome.OTHER_INVOICE
     # A payment that has no callback yet was confirmed by hand: the first one that comes is its own.
     same = (Payment.session_id == callback.session_id) | Payment.callback_id.is_(None)
@@ -213,7 +213,7 @@ def _judge(session: Session, attempt: CallbackAttempt, body: bytes) -> CallbackO
     if not callback.invoice_id or not callback.session_id:
         # The secret is right, so the money is real; a person should know that the gateway's message was odd.
         attempt.reason = "invoiceId or paymentSessionId is missing"
-        attend(session, AttentionKind.MISSING_IDS, order.number, attempt.reason, order.id)
+        flag(session, AttentionKind.MISSING_IDS, order.number, attempt.reason, order.id)
     return CallbackOutcome.ACCEPTED
 
 
@@ -227,7 +227,7 @@ def _tell_of_guesses(session: Session, attempt: CallbackAttempt, only_counted: i
     """Put an unknown secret before a person, with those before it that were only counted."""
     times = only_counted + (attempt.outcome is CallbackOutcome.UNKNOWN_SECRET)
     if times:
-        attend(session, AttentionKind.UNKNOWN_SECRET, "callback", f"last from {attempt.sender}", times=times)
+        flag(session, AttentionKind.UNKNOWN_SECRET, "callback", f"last from {attempt.sender}", times=times)
 
 
 def apply_payment(session: Session, order: Order, payment: Payment, actor: str) -> None:
@@ -242,7 +242,7 @@ def apply_payment(session: Session, order: Order, payment: Payment, actor: str) 
         _review(session, order, AttentionKind.PAID_CANCELLED, actor)
     else:  # paid, in review or refunded: this is money on top, which only a person can send back
         orders.add_event(session, order, EventKind.PAYMENT_ADDED, actor)
-        attend(session, AttentionKind.PAID_TWICE, order.number, f"payment session {payment.session_id}", order.id)
+        flag(session, AttentionKind.PAID_TWICE, order.number, f"payment session {payment.session_id}", order.id)
 
 
 def _pay(session: Session, order: Order, actor: str, *, late: bool = False) -> None:
@@ -269,7 +269,7 @@ def _pay_late(session: Session, order: Order, actor: str) -> None:
 def _review(session: Session, order: Order, kind: AttentionKind, actor: str) -> None:
     """The money is here and the goods are not held: a person must decide."""
     if orders.transition(session, order, OrderState.NEEDS_REVIEW, actor, str(kind.value), paid_at=now()):
-        attend(session, kind, order.number, "", order.id)
+        flag(session, kind, order.number, "", order.id)
 
 
 def mask(body: bytes) -> str:

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from models import Attention, CallbackAttempt, Heartbeat, Order, OutboxMessage, now
 from shop import mail, orders, privacy
-from shop.attention import attend
+from shop.attention import flag
 from shop.db import db, upsert, write
 from shop.security import NOT_SHOWN, repeats_a_secret
 from shop.states import AttentionKind, CallbackOutcome, OrderState, OutboxKind
@@ -99,7 +99,7 @@ def _notice_possibly_paid() -> None:
     with write() as session:
         _take_turns(session)
         for order in session.scalars(untold).all():
-            attend(session, AttentionKind.POSSIBLY_PAID, order.number, "", order.id)
+            flag(session, AttentionKind.POSSIBLY_PAID, order.number, "", order.id)
 
 
 def _queue_digest() -> None:
@@ -158,7 +158,7 @@ def _deliver(message: OutboxMessage) -> None:
             return
         stored.due_at = now() + back_off(stored.attempts)
         if stored.attempts >= PATIENCE and stored.kind is not OutboxKind.MAIL_DIGEST:  # it could not be told by itself
-            attend(session, AttentionKind.OUTBOX_STUCK, stored.key, error, order_id)
+            flag(session, AttentionKind.OUTBOX_STUCK, stored.key, error, order_id)
 
 
 def _do_hourly() -> None:

@@ -29,7 +29,7 @@ from waitress.server import create_server
 import amwal
 from models import Attention, CallbackAttempt, Heartbeat, OutboxMessage, now
 from shop import worker
-from shop.attention import attend
+from shop.attention import flag
 from shop.db import db, engine, journal_mode, sqlite_library, write
 from shop.ops import doctor
 from shop.ops.doctor import Answer, Case
@@ -679,7 +679,7 @@ def test_an_item_that_was_open_is_left_as_it_was(shop: Any) -> None:
         for kind in (AttentionKind.UNKNOWN_SECRET, AttentionKind.OTHER_INVOICE):
             for _ in range(3):
                 with write() as session:
-                    attend(session, kind, "callback", "last from 192.0.2.7")
+                    flag(session, kind, "callback", "last from 192.0.2.7")
         with write() as session:
             session.execute(update(Attention).values(last_at=earlier, mailed_at=earlier))
         before = [state(item) for item in rows(Attention)]
@@ -719,7 +719,7 @@ def test_an_item_that_the_merchant_is_being_told_of_stays(app: Flask) -> None:
 def count_a_miss(detail: str) -> None:
     """Count a callback with a secret of nobody's."""
     with write() as session:
-        attend(session, AttentionKind.UNKNOWN_SECRET, "callback", detail)
+        flag(session, AttentionKind.UNKNOWN_SECRET, "callback", detail)
 
 
 # --- No secret in the report -----------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ from models import (
     now,
 )
 from shop import baskets, catalogue, orders, privacy, worker
-from shop.attention import attend
+from shop.attention import flag
 from shop.db import db, engine, write
 from shop.ops import audit
 from shop.states import AttentionKind, CallbackOutcome, DeliveryState, OrderState, OutboxKind
@@ -158,8 +158,8 @@ def test_row_68_mails_in_the_queue_go_nowhere_and_their_complaints_are_cleared(
     with write() as session:
         complaint = "SMTPRecipientsRefused: {'canary@example.com': (550, b'no such user')}"
         session.execute(update(OutboxMessage).values(error=complaint, attempts=9))
-        attend(session, AttentionKind.OUTBOX_STUCK, "mail_pay_here:1", complaint, late.id)
-        attend(session, AttentionKind.POSSIBLY_PAID, late.number, "something else", late.id)
+        flag(session, AttentionKind.OUTBOX_STUCK, "mail_pay_here:1", complaint, late.id)
+        flag(session, AttentionKind.POSSIBLY_PAID, late.number, "something else", late.id)
     assert forget(app).exit_code == 0
     assert "canary" not in everything().lower()
     assert [item.detail for item in rows(Attention, order_id=late.id)] == ["", "something else"]
