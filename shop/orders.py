@@ -27,7 +27,7 @@ from shop.states import TRANSITIONS, EventKind, LineKind, OrderState
 
 
 @dataclass(frozen=True)
-class Offer:
+class Quote:
     """What a checkout form showed: a basket in one version, and the total of each delivery option (minor units)."""
 
     basket: str
@@ -39,14 +39,14 @@ class Offer:
         return _signer().dumps(asdict(self))
 
 
-def read_offer(checkout_key: str) -> Offer:
+def read_quote(checkout_key: str) -> Quote:
     """What a checkout form showed.
 
     Raises:
         BasketChanged: if the key is not one of ours: nothing is known of what was shown.
     """
     try:
-        return Offer(**_signer().loads(checkout_key))
+        return Quote(**_signer().loads(checkout_key))
     except BadSignature:
         raise BasketChanged from None
 
@@ -59,11 +59,11 @@ def _signer() -> URLSafeSerializer:
 # --- Changing an order -----------------------------------------------------------------------------------------------
 
 
-def place(offer: Offer, contact: Mapping[str, str], delivery: str, locale: str, holder: Holder = NOBODY) -> Order:
+def place(quote: Quote, contact: Mapping[str, str], delivery: str, locale: str, holder: Holder = NOBODY) -> Order:
     """T1: turn a basket into an order that holds its stock. Submitted again, it gives the same order back.
 
     Args:
-        offer: what the customer saw.
+        quote: what the customer saw.
         contact: name, email, address, … as checked by the form.
         delivery: slug of the chosen delivery option.
         locale: language of the customer's e-mails.
@@ -73,20 +73,20 @@ def place(offer: Offer, contact: Mapping[str, str], delivery: str, locale: str, 
         Refusal: basket or total changed, too little stock, or too many unpaid orders. Nothing was written.
     """
     with write() as session:
-        basket = session.scalar(select(Basket).where(Basket.token == offer.basket).with_for_update())
+        basket = session.scalar(select(Basket).where(Basket.token == quote.basket).with_for_update())
         if basket is None:
             raise BasketChanged
-        known = session.scalar(select(Order).filter_by(basket_id=basket.id, basket_version=offer.version))
+        known = session.scalar(select(Order).filter_by(basket_id=basket.id, basket_version=quote.version))
         if known is not None:
             return known
         option = session.scalar(select(DeliveryOption).filter_by(slug=delivery, active=True))
-        if option is None or not basket.open or basket.version != offer.version or not basket.items:
+        if option is None or not basket.open or basket.version != quote.version or not basket.items:
             raise BasketChanged
         for item in basket.items:
             if not item.product.active:
                 raise SoldOut(item.product)
         charge = option.charge(basket.goods)
-        if basket.goods + charge != offer.totals.get(delivery):
+        if basket.goods + charge != quote.totals.get(delivery):
             raise TotalChanged
         limits.refuse_too_many(session, holder)
         lines = [_product_line(item.product, item.quantity) for item in basket.items]

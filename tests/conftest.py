@@ -246,8 +246,8 @@ class OrderFactory:
         token = baskets.add(None, product, quantity)
         basket = baskets.find(token)
         assert basket is not None
-        offer = orders.Offer(token, basket.version, {"pickup": basket.goods})
-        return orders.place(offer, CONTACT | contact, "pickup", "en")
+        quote = orders.Quote(token, basket.version, {"pickup": basket.goods})
+        return orders.place(quote, CONTACT | contact, "pickup", "en")
 
     def awaiting(self, slug: str = "stoneware-cup", quantity: int = 1) -> Order:
         """An order with an invoice of the sandbox."""

@@ -177,9 +177,9 @@ def place_crossing(app: Flask, monkeypatch: pytest.MonkeyPatch) -> list[BaseExce
                 token = baskets.add(token, product, 1)
             basket = baskets.find(token)
             assert basket
-            offer = orders.Offer(basket.token, basket.version, {"pickup": basket.goods})
+            quote = orders.Quote(basket.token, basket.version, {"pickup": basket.goods})
             start.wait()
-            orders.place(offer, CONTACT, "pickup", "en")
+            orders.place(quote, CONTACT, "pickup", "en")
 
     start = threading.Barrier(2)
     pair = ("brass-dallah", "stoneware-cup")

@@ -34,15 +34,15 @@ def form() -> ResponseReturnValue:
 def submit() -> ResponseReturnValue:
     """Place the order, ask for its invoice, and show its page: never a redirect to the gateway itself.
 
-    Sent twice (impatience, two tabs, the back button), it leads to the same order: see `orders.Offer`.
+    Sent twice (impatience, two tabs, the back button), it leads to the same order: see `orders.Quote`.
     """
     sent = CheckoutForm()
     try:
-        offer = orders.read_offer(sent.checkout_key.data or "")
-        sent.country.choices, sent.delivery.choices = countries(), [(slug, slug) for slug in offer.totals]
+        quote = orders.read_quote(sent.checkout_key.data or "")
+        sent.country.choices, sent.delivery.choices = countries(), [(slug, slug) for slug in quote.totals]
         if not sent.validate_on_submit():
             return _page(sent, status=422)
-        order = orders.place(offer, sent.contact(), sent.delivery.data, str(get_locale()), browser.holder())
+        order = orders.place(quote, sent.contact(), sent.delivery.data, str(get_locale()), browser.holder())
     except refusals.Refusal as refused:
         return _page(sent, refused, status=422)
     browser.keep_order(order)
@@ -67,7 +67,7 @@ def _page(sent: CheckoutForm, refused: refusals.Refusal | None = None, status: i
         basket=basket,
         options=options,
         total_for=totals,
-        checkout_key=orders.Offer(basket.token, basket.version, totals).sign(),
+        checkout_key=orders.Quote(basket.token, basket.version, totals).sign(),
         refused=refused,
     )
     return page, status
