@@ -26,7 +26,7 @@ MOST_BY_NETWORK = 10
 
 
 @dataclass(frozen=True)
-class Holder:
+class Buyer:
     """Who wants goods held: the tokens of the orders that a browser placed, and its network's digest, empty if it has
     none (see `network_digest`)."""
 
@@ -34,20 +34,20 @@ class Holder:
     network: str = ""
 
 
-NOBODY = Holder()
+UNLIMITED = Buyer()
 """Goods held for nobody on the web, such as a till's customer: nothing is limited."""
 
 
-def refuse_too_many(session: Session, holder: Holder) -> None:
-    if holder.network:
-        _take_turns(session, holder.network)
+def refuse_too_many(session: Session, buyer: Buyer) -> None:
+    if buyer.network:
+        _take_turns(session, buyer.network)
     unpaid = Order.state.in_([state for state in OrderState if state.holds_stock_unpaid])
-    own = session.scalars(select(Order).where(Order.token.in_(holder.tokens), unpaid).order_by(Order.id)).all()
+    own = session.scalars(select(Order).where(Order.token.in_(buyer.tokens), unpaid).order_by(Order.id)).all()
     if len(own) >= MOST_BY_BROWSER:
         text = _("You have %(most)s unpaid orders already. Please pay or cancel one first.", most=MOST_BY_BROWSER)
         raise TooManyUnpaid(text, own)
-    of_network = select(func.count(Order.id)).where(Order.network == holder.network, unpaid)
-    if holder.network and session.scalars(of_network).one() >= MOST_BY_NETWORK:
+    of_network = select(func.count(Order.id)).where(Order.network == buyer.network, unpaid)
+    if buyer.network and session.scalars(of_network).one() >= MOST_BY_NETWORK:
         text = _(
             "There are %(most)s unpaid orders from your internet connection already. Please pay or cancel one of yours "
             "first, or come back in a while.",

@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 from models import Basket, DeliveryOption, Order, OrderEvent, OrderLine, Product, now
 from shop import limits, stock
 from shop.db import write
-from shop.limits import NOBODY, Holder
+from shop.limits import UNLIMITED, Buyer
 from shop.money import contained_tax
 from shop.refusals import BasketChanged, SoldOut, TotalChanged
 from shop.states import TRANSITIONS, EventKind, LineKind, OrderState
@@ -59,7 +59,7 @@ def _signer() -> URLSafeSerializer:
 # --- Changing an order -----------------------------------------------------------------------------------------------
 
 
-def place(quote: Quote, contact: Mapping[str, str], delivery: str, locale: str, holder: Holder = NOBODY) -> Order:
+def place(quote: Quote, contact: Mapping[str, str], delivery: str, locale: str, buyer: Buyer = UNLIMITED) -> Order:
     """T1: turn a basket into an order that holds its stock. Submitted again, it gives the same order back.
 
     Args:
@@ -67,7 +67,7 @@ def place(quote: Quote, contact: Mapping[str, str], delivery: str, locale: str, 
         contact: name, email, address, … as checked by the form.
         delivery: slug of the chosen delivery option.
         locale: language of the customer's e-mails.
-        holder: who has the goods held.
+        buyer: who has the goods held.
 
     Raises:
         Refusal: basket or total changed, too little stock, or too many unpaid orders. Nothing was written.
@@ -88,11 +88,11 @@ def place(quote: Quote, contact: Mapping[str, str], delivery: str, locale: str, 
         charge = option.charge(basket.goods)
         if basket.goods + charge != quote.totals.get(delivery):
             raise TotalChanged
-        limits.refuse_too_many(session, holder)
+        limits.refuse_too_many(session, buyer)
         lines = [_product_line(item.product, item.quantity) for item in basket.items]
         lines.append(OrderLine(kind=LineKind.DELIVERY, name=option.name, quantity=1, price=charge))
         of_basket = {"basket_id": basket.id, "basket_version": basket.version}
-        order = _new_order(lines, contact, locale=locale, network=holder.network, **of_basket)
+        order = _new_order(lines, contact, locale=locale, network=buyer.network, **of_basket)
         session.add(order)
         session.flush()
         session.add(
@@ -126,21 +126,21 @@ def expire(order_id: int) -> bool:
         return True
 
 
-def resume(order_id: int, holder: Holder = NOBODY) -> bool:
+def resume(order_id: int, buyer: Buyer = UNLIMITED) -> bool:
     """Hold an expired order's goods again, under the next reservation number; its invoice stays the same.
 
     Raises:
-        Refusal: not everything is there any more, or the holder has too many unpaid orders. Nothing was written.
+        Refusal: not everything is there any more, or the buyer has too many unpaid orders. Nothing was written.
     """
     with write() as session:
         order = lock(session, order_id)
         if order.state is not OrderState.EXPIRED:
             return False
         back_to = OrderState.AWAITING_PAYMENT if order.invoice else OrderState.PLACED
-        limits.refuse_too_many(session, holder)
+        limits.refuse_too_many(session, buyer)
         until = now() + timedelta(minutes=current_app.config["RESERVATION_MINUTES"])
         order.reservation += 1
-        order.network = holder.network
+        order.network = buyer.network
         stock.take(session, order)
         return transition(session, order, back_to, "customer", reserved_until=until, held_since=now())
 

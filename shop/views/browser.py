@@ -5,7 +5,7 @@ import hmac
 from flask import request, session
 
 from models import Order
-from shop.limits import Holder, network_digest
+from shop.limits import Buyer, network_digest
 
 MOST_ORDERS = 20
 """A cookie holds 4 KB; of more orders the oldest are only reached by their e-mails."""
@@ -30,9 +30,9 @@ def order_tokens() -> list[str]:
     return [token for token in tokens if isinstance(token, str)] if isinstance(tokens, list) else []
 
 
-def holder() -> Holder:
+def buyer() -> Buyer:
     """This browser as somebody who wants goods held."""
-    return Holder(order_tokens(), network_digest(request.remote_addr))
+    return Buyer(order_tokens(), network_digest(request.remote_addr))
 
 
 def keep_order(order: Order) -> None:

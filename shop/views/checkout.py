@@ -42,7 +42,7 @@ def submit() -> ResponseReturnValue:
         sent.country.choices, sent.delivery.choices = countries(), [(slug, slug) for slug in quote.totals]
         if not sent.validate_on_submit():
             return _page(sent, status=422)
-        order = orders.place(quote, sent.contact(), sent.delivery.data, str(get_locale()), browser.holder())
+        order = orders.place(quote, sent.contact(), sent.delivery.data, str(get_locale()), browser.buyer())
     except refusals.Refusal as refused:
         return _page(sent, refused, status=422)
     browser.keep_order(order)

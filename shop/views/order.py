@@ -107,7 +107,7 @@ def resume(token: str) -> ResponseReturnValue:
     """Hold the goods of an expired order again."""
     order, key = _own_order(token)
     try:
-        orders.resume(order.id, browser.holder())
+        orders.resume(order.id, browser.buyer())
     except refusals.Refusal as refused:
         flash(str(refused.message), "error")
         return _back(order, key)
