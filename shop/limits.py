@@ -62,30 +62,30 @@ def _take_turns(session: Session, network: str) -> None:
         session.execute(select(func.pg_advisory_xact_lock(int(network[:15], 16))))
 
 
-class Guesses:
+class MissLimiter:
     """How many callbacks without a secret of ours this process has recorded: 60 a minute at most, the rest is counted.
 
     In memory, and for each process by itself. A limit in the database would cost the very write that it is to save.
     """
 
-    def __init__(self, most: int = 60, seconds: float = 60.0) -> None:
-        """Begin with none. Requests that are at it at the same moment can exceed `most` by their own number."""
+    def __init__(self, limit: int = 60, seconds: float = 60.0) -> None:
+        """Begin with none. Requests that are at it at the same moment can exceed `limit` by their own number."""
         self.seconds = seconds
-        self._recorded = deque[float](maxlen=most)
-        self._only_counted = 0
+        self._recorded = deque[float](maxlen=limit)
+        self._skipped = 0
         self._lock = threading.Lock()
 
-    def are_used_up(self) -> bool:
+    def is_full(self) -> bool:
         """Whether another one may only be counted now."""
         with self._lock:
             is_full = len(self._recorded) == self._recorded.maxlen
             return is_full and self._recorded[0] > time.monotonic() - self.seconds
 
-    def count(self) -> None:
+    def skip(self) -> None:
         """Count one that is not recorded. The first since one that was is worth a line in the log, and no other."""
         with self._lock:
-            self._only_counted += 1
-            first = self._only_counted == 1
+            self._skipped += 1
+            first = self._skipped == 1
         if first:
             log.warning("too many callbacks without a secret of ours: for a while they are only counted")
 
@@ -93,19 +93,19 @@ class Guesses:
         """Note that one is recorded. Gives how many were only counted before it, once: the count begins anew."""
         with self._lock:
             self._recorded.append(time.monotonic())
-            counted, self._only_counted = self._only_counted, 0
-            return counted
+            skipped, self._skipped = self._skipped, 0
+            return skipped
 
 
 def init_limits(app: Flask) -> None:
     """Begin to count what this process counts by itself."""
-    app.extensions["guesses"] = Guesses()
+    app.extensions["miss_limiter"] = MissLimiter()
 
 
-def current_guesses() -> Guesses:
-    """The guesses of the running app."""
-    guesses: Guesses = current_app.extensions["guesses"]
-    return guesses
+def current_miss_limiter() -> MissLimiter:
+    """The limiter of the running app."""
+    limiter: MissLimiter = current_app.extensions["miss_limiter"]
+    return limiter
 
 
 def network_digest(address: str | None) -> str:

@@ -22,7 +22,7 @@ from shop import orders, refusals, stock
 from shop.attention import flag
 from shop.db import db, write
 from shop.gateway import current_gateway
-from shop.limits import current_guesses
+from shop.limits import current_miss_limiter
 from shop.money import to_decimal
 from shop.outbox import enqueue
 from shop.states import AttentionKind, CallbackOutcome, EventKind, OrderState, OutboxKind, PaymentSource
@@ -153,9 +153,9 @@ def accept_callback(body: bytes, sender: str) -> CallbackOutcome:
     Raises:
         sqlalchemy.exc.SQLAlchemyError: the database could not take it. Nothing was written; the gateway must retry.
     """
-    guesses = current_guesses()
-    if guesses.are_used_up() and not _has_secret_of_ours(body):
-        guesses.count()
+    misses = current_miss_limiter()
+    if misses.is_full() and not _has_secret_of_ours(body):
+        misses.skip()
         return CallbackOutcome.TOO_MANY
     attempt = CallbackAttempt(sender=sender[:60], body=mask(body))
     with write() as session:
@@ -163,7 +163,7 @@ def accept_callback(body: bytes, sender: str) -> CallbackOutcome:
         attempt.status = ANSWERS[attempt.outcome]
         session.add(attempt)
         if attempt.outcome.is_miss:
-            _tell_of_guesses(session, attempt, guesses.record())
+            _flag_misses(session, attempt, misses.record())
         session.flush()
         if attempt.order and attempt.outcome is CallbackOutcome.ACCEPTED:
             payment = Payment(session_id=attempt.session_id, source=PaymentSource.CALLBACK, callback_id=attempt.id)
@@ -223,9 +223,9 @@ def lock_by_invoice(session: Session, which: ColumnElement[bool]) -> Order | Non
     return session.scalar(found.with_for_update(of=Order, key_share=True))
 
 
-def _tell_of_guesses(session: Session, attempt: CallbackAttempt, only_counted: int) -> None:
+def _flag_misses(session: Session, attempt: CallbackAttempt, skipped: int) -> None:
     """Put an unknown secret before a person, with those before it that were only counted."""
-    times = only_counted + (attempt.outcome is CallbackOutcome.UNKNOWN_SECRET)
+    times = skipped + (attempt.outcome is CallbackOutcome.UNKNOWN_SECRET)
     if times:
         flag(session, AttentionKind.UNKNOWN_SECRET, "callback", f"last from {attempt.sender}", times=times)
 

@@ -41,7 +41,7 @@ def test_row_21_of_10_000_guesses_60_are_recorded_and_a_good_callback_in_the_mid
 ) -> None:
     waiting = order.awaiting()
     message = json.dumps(order.callback(waiting))
-    app.extensions["guesses"].seconds = 3600  # however slow this machine is
+    app.extensions["miss_limiter"].seconds = 3600  # however slow this machine is
     written: list[str] = []
     event.listen(db.engines["write"], "begin", lambda _: written.append("begin"))
     statuses = [guess(client) for _ in range(5000)]
@@ -56,7 +56,7 @@ def test_row_21_of_10_000_guesses_60_are_recorded_and_a_good_callback_in_the_mid
     told = attention(AttentionKind.UNKNOWN_SECRET)
     assert told is not None
     assert told.count == 60
-    app.extensions["guesses"].seconds = 0  # a minute later
+    app.extensions["miss_limiter"].seconds = 0  # a minute later
     assert guess(client) == 404
     told = attention(AttentionKind.UNKNOWN_SECRET)
     assert told is not None
@@ -65,13 +65,13 @@ def test_row_21_of_10_000_guesses_60_are_recorded_and_a_good_callback_in_the_mid
 
 
 def test_row_21_unreadable_bodies_share_the_limit(app: Flask, client: CheckingClient, order: OrderFactory) -> None:
-    app.extensions["guesses"] = limits.Guesses(most=3)
+    app.extensions["miss_limiter"] = limits.MissLimiter(limit=3)
     waiting = order.awaiting()
     crossed = order.callback(waiting) | {"invoiceId": "65448ddef4924a5dd1b241a9"}
     bodies = [b"nonsense", b"x" * 9000, b'{"secret": "s"}', b"nonsense", b"x" * 9000, b'{"secret": "s"}']
     assert [client.post(URL, data=body).status_code for body in bodies] == [400, 413, 404, 429, 429, 429]
     assert client.post(URL, data=json.dumps(crossed)).status_code == 409, "the secret is right: this is no guess"
-    app.extensions["guesses"].seconds = 0
+    app.extensions["miss_limiter"].seconds = 0
     assert client.post(URL, data=b"nonsense").status_code == 400
     told = attention(AttentionKind.UNKNOWN_SECRET)
     assert told is not None
@@ -81,22 +81,22 @@ def test_row_21_unreadable_bodies_share_the_limit(app: Flask, client: CheckingCl
 def test_row_21_what_was_recorded_a_minute_ago_counts_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [1000.0]
     monkeypatch.setattr(limits.time, "monotonic", lambda: clock[0])
-    guesses = limits.Guesses(most=2)
-    guesses.record()
+    misses = limits.MissLimiter(limit=2)
+    misses.record()
     clock[0] += 59
-    assert not guesses.are_used_up()
-    guesses.record()
-    assert guesses.are_used_up()
+    assert not misses.is_full()
+    misses.record()
+    assert misses.is_full()
     clock[0] += 2
-    assert not guesses.are_used_up(), "the first is older than a minute"
-    guesses.record()
-    assert guesses.are_used_up()
+    assert not misses.is_full(), "the first is older than a minute"
+    misses.record()
+    assert misses.is_full()
 
 
 def test_row_21_a_database_that_fails_while_the_limit_is_used_up_is_a_503(
     app: Flask, client: CheckingClient, order: OrderFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    app.extensions["guesses"] = limits.Guesses(most=1)
+    app.extensions["miss_limiter"] = limits.MissLimiter(limit=1)
     waiting = order.awaiting()
     message = json.dumps(order.callback(waiting))
     assert guess(client) == 404

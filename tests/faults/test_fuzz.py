@@ -34,7 +34,7 @@ import amwal
 from models import CallbackAttempt, Order, Payment, Product
 from shop import orders
 from shop.db import db
-from shop.limits import Guesses
+from shop.limits import MissLimiter
 from shop.ops import audit
 from shop.payments import draw_qr
 from shop.states import OrderState
@@ -251,7 +251,7 @@ def test_whatever_is_sent_is_answered_by_the_table_and_pays_only_with_the_secret
     pool: Any = db.engines["write"].pool
     event.listen(pool, "connect", lambda raw, _: raw.execute("PRAGMA synchronous = OFF"))  # there is no power to lose
     pool.dispose()
-    app.extensions["guesses"] = Guesses() if limited else Guesses(most=10**6)
+    app.extensions["miss_limiter"] = MissLimiter() if limited else MissLimiter(limit=10**6)
     waiting = [order.awaiting(quantity=number) for number in (1, 2, 3)]
     paid, cancelled = order.awaiting(), order.awaiting("brass-dallah")
     order.pay(paid)

@@ -24,7 +24,7 @@ from app import create_app
 from models import Base, Staff
 from shop import payments, worker
 from shop.db import UTCDateTime, db, sqlite_library, write
-from shop.limits import Guesses
+from shop.limits import MissLimiter
 from shop.ops import audit
 from tests.conftest import set_stock, settings_for
 from tests.faults.bugs import Killed
@@ -205,7 +205,7 @@ class World:
             file.unlink()
         shutil.copy(self.template, self.file)
         self.raw = sqlite_library().connect(self.file, isolation_level=None, check_same_thread=False)
-        self.app.extensions["guesses"] = Guesses(most=1000)
+        self.app.extensions["miss_limiter"] = MissLimiter(limit=1000)
 
     def forget_connections(self) -> None:
         """Close what is open of the database."""
