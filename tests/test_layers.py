@@ -30,7 +30,15 @@ FLOORS = (
     {"models"},
     {"shop.attention", "shop.gateway", "shop.limits", "shop.mail", "shop.outbox", "shop.paging", "shop.refusals"}
     | {"shop.security"},
-    {"shop.baskets", "shop.books", "shop.catalogue", "shop.orders", "shop.payments", "shop.privacy", "shop.reconcile"}
+    {
+        "shop.baskets",
+        "shop.spreadsheets",
+        "shop.catalogue",
+        "shop.orders",
+        "shop.payments",
+        "shop.privacy",
+        "shop.reconcile",
+    }
     | {"shop.stock"},
     {"shop.worker"},
     {"shop.ops", "shop.views"},

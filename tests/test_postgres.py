@@ -35,7 +35,7 @@ from models import (
     StockMovement,
     now,
 )
-from shop import baskets, books, catalogue, orders, payments, stock, worker
+from shop import baskets, catalogue, orders, payments, spreadsheets, stock, worker
 from shop.db import db, engine, write
 from shop.ops import audit, doctor
 from shop.states import AttentionKind, OrderState, OutboxKind
@@ -205,7 +205,7 @@ def test_who_stores_rows_that_point_to_what_is_locked_does_not_wait(app: Flask, 
             session.add(Attention(kind=AttentionKind.PAID_TWICE, subject="A-1", order_id=waiting.id))
 
     with ThreadPoolExecutor(1) as other, write() as session:
-        [product] = books._lock_products(session, ["brass-dallah"]).values()
+        [product] = spreadsheets._lock_products(session, ["brass-dallah"]).values()
         orders.lock(session, waiting.id)
         other.submit(elsewhere).result(timeout=4)  # seconds, of the five that a lock may be waited for
     assert len(rows(BasketItem, product_id=product.id)) == 2

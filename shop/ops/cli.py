@@ -19,7 +19,7 @@ from flask import Flask, current_app
 from flask_migrate import upgrade
 from sqlalchemy.exc import SQLAlchemyError
 
-from shop import books, privacy, worker
+from shop import privacy, spreadsheets, worker
 from shop.gateway import THREADS
 from shop.ops import audit, backup, doctor, logs, sample, server
 
@@ -166,14 +166,14 @@ def check_books() -> None:
 def export_orders(since: datetime | None, until: datetime | None, output: Path | None) -> None:
     """Write all orders as CSV, the oldest first. They hold customers' addresses: take care where they go."""
     days = since.date() if since else None, until.date() if until else None
-    lines = books.export_orders(*days)
+    lines = spreadsheets.export_orders(*days)
     if output is None:
         with _plain_errors("stdout"):
             sys.stdout.buffer.writelines(line.encode() for line in lines)  # whatever the terminal's own encoding is
         return
     with _plain_errors(output), backup.new_file(output) as part, part.open("w", encoding="utf-8", newline="") as file:
-        file.write(books.BOM)
-        with click.progressbar(lines, 1 + books.count_orders(*days), "Orders") as bar:
+        file.write(spreadsheets.BOM)
+        with click.progressbar(lines, 1 + spreadsheets.count_orders(*days), "Orders") as bar:
             file.writelines(bar)
 
 
@@ -189,10 +189,10 @@ def import_products(file: Path) -> None:
     """
     try:
         with _plain_errors(file):
-            created, updated = books.import_products(file.read_bytes().decode())
+            created, updated = spreadsheets.import_products(file.read_bytes().decode())
     except UnicodeDecodeError:
         raise click.ClickException(f"{file} is not UTF-8. In Excel: save as CSV UTF-8.") from None
-    except books.BadRows as error:
+    except spreadsheets.BadRows as error:
         raise click.ClickException("nothing was imported.\n" + "\n".join(error.args)) from None
     click.echo(f"Products: {created} created, {updated} updated.")
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from sqlalchemy import event, update
 
 from models import Category, Order, Product, Refund, Staff, StockMovement
-from shop import books, catalogue
+from shop import catalogue, spreadsheets
 from shop.db import db, write
 from shop.money import to_minor
 from shop.ops import audit
@@ -57,7 +57,7 @@ def test_an_order_in_full(app: Flask, order: OrderFactory) -> None:
         **{"phone": "", "address": "12 Olive Street", "city": "Amman", "region": "", "postcode": "", "country": "JO"},
         "note": "الطابق الثاني",
     }
-    assert tuple(row) == books.HEADINGS
+    assert tuple(row) == spreadsheets.HEADINGS
 
 
 def test_amounts_have_their_currencys_decimals(app: Flask, order: OrderFactory) -> None:
@@ -96,13 +96,13 @@ def test_a_file_is_made_for_spreadsheets_and_for_its_owner(app: Flask, order: Or
 
 
 def test_without_orders_there_are_headings(app: Flask) -> None:
-    assert "".join(books.export_orders(None, None)) == ",".join(books.HEADINGS) + "\r\n"
+    assert "".join(spreadsheets.export_orders(None, None)) == ",".join(spreadsheets.HEADINGS) + "\r\n"
 
 
 def test_orders_come_in_chunks_without_a_gap(app: Flask, order: OrderFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     made = [order.placed().number for _ in range(7)]
     for size in (1, 3, 7, 8):
-        monkeypatch.setattr(books, "CHUNK", size)
+        monkeypatch.setattr(spreadsheets, "CHUNK", size)
         statements: list[str] = []
         listen = (db.engine, "before_cursor_execute", lambda *args: statements.append(args[2]))  # noqa: B023
         event.listen(*listen)
@@ -110,7 +110,7 @@ def test_orders_come_in_chunks_without_a_gap(app: Flask, order: OrderFactory, mo
         event.remove(*listen)
         assert len(statements) <= 2 * (7 // size + 1)
         assert all("LIMIT" in one or "order_line" in one for one in statements)
-    assert books.count_orders(None, None) == 7
+    assert spreadsheets.count_orders(None, None) == 7
 
 
 FORMULAS = [
@@ -121,17 +121,17 @@ FORMULAS = [
 
 @pytest.mark.parametrize("cell", FORMULAS)
 def test_row_54_what_could_be_a_formula_is_text(cell: str) -> None:
-    assert books.harmless(cell) == f"'{cell}"
+    assert spreadsheets.harmless(cell) == f"'{cell}"
 
 
 @pytest.mark.parametrize("cell", ["", "Sara", "a=b", "12 Olive-Street", "سارة", " x", "1-2", "'=1", "47.20", "O'Neill"])
 def test_row_54_anything_else_stays_as_it_is(cell: str) -> None:
-    assert books.harmless(cell) == cell
+    assert spreadsheets.harmless(cell) == cell
 
 
 @given(st.text())
 def test_row_54_no_text_begins_like_a_formula_or_is_lost(cell: str) -> None:
-    safe = books.harmless(cell)
+    safe = spreadsheets.harmless(cell)
     assert safe.removeprefix("'") == cell.removeprefix("'")
     assert not safe.strip().startswith(("=", "+", "-", "@"))
 
@@ -154,7 +154,7 @@ def test_row_54_whatever_a_customer_writes_is_harmless(app: Flask, order: OrderF
 def test_row_53_no_secret_is_exported(app: Flask, order: OrderFactory) -> None:
     waiting = order.awaiting()
     secret = order.callback(waiting)["secret"]
-    text = "".join(books.export_orders(None, None))
+    text = "".join(spreadsheets.export_orders(None, None))
     for canary in (secret, waiting.token, waiting.key, API_KEY, app.config["SECRET_KEY"]):
         assert canary not in text
 
@@ -188,14 +188,14 @@ def faults(text: str) -> str:
         return [(one.slug, one.price, one.stock, one.name, one.category_id) for one in rows(Product)]
 
     before = shop(), len(rows(StockMovement)), len(rows(Category))
-    with pytest.raises(books.BadRows) as caught:
-        books.import_products(text)
+    with pytest.raises(spreadsheets.BadRows) as caught:
+        spreadsheets.import_products(text)
     assert (shop(), len(rows(StockMovement)), len(rows(Category))) == before
     return "\n".join(caught.value.args)
 
 
 def test_a_new_product_is_sold_at_once(app: Flask) -> None:
-    assert books.import_products(as_csv(NEW)) == (1, 0)
+    assert spreadsheets.import_products(as_csv(NEW)) == (1, 0)
     made = product("mint-tea")
     assert (made.price, made.stock, made.active) == (750, 12, True)
     assert made.name == {"en": "Mint tea", "ar": "شاي بالنعناع"}
@@ -210,7 +210,7 @@ def test_a_new_product_is_sold_at_once(app: Flask) -> None:
 def test_an_update_changes_what_is_said_and_leaves_the_rest(app: Flask) -> None:
     before = product("brass-dallah")
     text = as_csv({"slug": "brass-dallah", "price": "٧٠.٠٠", "name_ar": "دلة", "stock": "", "category": ""})
-    assert books.import_products(text) == (0, 1)
+    assert spreadsheets.import_products(text) == (0, 1)
     after = product("brass-dallah")
     assert (after.price, after.stock, after.category_id) == (7000, before.stock, before.category_id)
     assert after.name == {"en": "Brass Dallah", "ar": "دلة"}
@@ -222,33 +222,33 @@ def test_the_same_file_twice_changes_nothing_and_stock_is_booked_as_a_difference
 ) -> None:
     before = stock_of("brass-dallah")
     text = as_csv({"slug": "brass-dallah", "stock": str(before + 20)})
-    books.import_products(text)
+    spreadsheets.import_products(text)
     movements = len(rows(StockMovement))
-    books.import_products(text)
+    spreadsheets.import_products(text)
     assert (stock_of("brass-dallah"), len(rows(StockMovement))) == (before + 20, movements)
     order.placed("brass-dallah", 3)
-    books.import_products(as_csv({"slug": "brass-dallah", "stock": "0"}))
+    spreadsheets.import_products(as_csv({"slug": "brass-dallah", "stock": "0"}))
     assert stock_of("brass-dallah") == 0
     assert rows(StockMovement)[-1].quantity == -(before + 17)
     assert not audit.violations()
 
 
 def test_a_product_is_taken_off_sale(app: Flask) -> None:
-    books.import_products(as_csv({"slug": "brass-dallah", "active": "no"}))
+    spreadsheets.import_products(as_csv({"slug": "brass-dallah", "active": "no"}))
     assert catalogue.product("brass-dallah") is None
-    books.import_products(as_csv({"slug": "brass-dallah", "active": "yes"}))
+    spreadsheets.import_products(as_csv({"slug": "brass-dallah", "active": "yes"}))
     assert catalogue.product("brass-dallah") is not None
 
 
 def test_a_new_category_comes_with_its_name(app: Flask) -> None:
     cells = {"category": "teas", "category_en": "Teas", "category_ar": "شاي"}
-    assert books.import_products(as_csv(NEW | cells, NEW | {"slug": "sage-tea", "category": "teas"})) == (2, 0)
+    assert spreadsheets.import_products(as_csv(NEW | cells, NEW | {"slug": "sage-tea", "category": "teas"})) == (2, 0)
     [category] = rows(Category, slug="teas")
     assert category.name == {"en": "Teas", "ar": "شاي"}
     assert category.position == 3
 
 
-@pytest.mark.parametrize("mark", ["", books.BOM])
+@pytest.mark.parametrize("mark", ["", spreadsheets.BOM])
 @pytest.mark.parametrize("separator", [",", ";"])
 def test_files_of_spreadsheets_are_read(app: Flask, mark: str, separator: str, tmp_path: Path) -> None:
     file = tmp_path / "products.csv"
