@@ -1,4 +1,4 @@
-"""The order's page: every face, who may see what, and that a browser's return proves nothing."""
+"""The order's page: every state, who may see what, and that a browser's return proves nothing."""
 
 import json
 from typing import Any

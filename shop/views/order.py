@@ -44,7 +44,7 @@ def show(token: str) -> ResponseReturnValue:
     page = render_template(
         "order/show.html",
         order=order,
-        face=face(order, came_back_unpaid=returned == "cancel"),
+        status_view=status_view(order, came_back_unpaid=returned == "cancel"),
         full=full,
         key=key if full else "",
         qr_uri=_data_uri(order),
@@ -146,8 +146,8 @@ def _own_order(token: str) -> tuple[Order, str]:
     return order, key
 
 
-def face(order: Order, *, came_back_unpaid: bool) -> str:
-    """Which of the page's faces an order has now; each is a template of that name.
+def status_view(order: Order, *, came_back_unpaid: bool) -> str:
+    """The template in `templates/order/states/` that shows where an order stands.
 
     Once a browser came back by successUrl, on whatever device, nobody is asked to pay again: twice would be too much.
     """

@@ -1,4 +1,4 @@
-"""Every page and every face of the order page, in English and Arabic, light and dark, on a phone and on a desk."""
+"""Every page and every view of the order page, in English and Arabic, light and dark, on a phone and on a desk."""
 
 import itertools
 from collections.abc import Callable, Iterator
@@ -65,8 +65,8 @@ def shop(demo: Demo) -> Iterator[Flask]:
 
 
 @pytest.fixture(scope="module")
-def faces(shop: Flask) -> dict[str, str]:
-    """The address of an order for each face, below the shop's."""
+def views(shop: Flask) -> dict[str, str]:
+    """The address of an order for each view, below the shop's."""
     order = OrderFactory(shop.extensions["store"])
     made: dict[str, Order] = {name: order.awaiting() for name in ("waiting", "confirming", "plain token")}
     made["paid"], made["refunded"] = order.awaiting("brass-dallah"), order.awaiting()
@@ -126,15 +126,15 @@ def test_pages(visit: Callable[..., Visitor], demo: Demo, mode: tuple[str, str, 
 
 @pytest.mark.parametrize("mode", MODES, ids=MODE_NAMES)
 def test_faces_of_the_order_page(
-    visit: Callable[..., Visitor], demo: Demo, faces: dict[str, str], mode: tuple[str, str, int], tmp_path: Path
+    visit: Callable[..., Visitor], demo: Demo, views: dict[str, str], mode: tuple[str, str, int], tmp_path: Path
 ) -> None:
     visitor = window(visit, mode)
     for name in FACES:
-        check(visitor, demo.shop + faces[name])
+        check(visitor, demo.shop + views[name])
         if name in ("waiting", "plain token"):
             link = visitor.page.locator('a[href*="/invoice/"]').first.get_attribute("href")
             assert scan_whole(visitor, tmp_path) == link
-    check(visitor, demo.shop + faces["paid"].replace("?", "/receipt?"))
+    check(visitor, demo.shop + views["paid"].replace("?", "/receipt?"))
 
 
 def scan_whole(visitor: Visitor, folder: Path) -> str:
@@ -234,7 +234,7 @@ def test_the_skip_link_is_the_first_stop(visit: Callable[..., Visitor], demo: De
 
 
 def test_the_copy_button_works_without_the_clipboard_api(
-    visit: Callable[..., Visitor], demo: Demo, faces: dict[str, str]
+    visit: Callable[..., Visitor], demo: Demo, views: dict[str, str]
 ) -> None:
     """Pages over plain http in a local network have no clipboard API."""
     visitor = visit()
@@ -245,7 +245,7 @@ def test_the_copy_button_works_without_the_clipboard_api(
             window.copied = what + ":" + marked.value.slice(marked.selectionStart, marked.selectionEnd);
         }"""
     )
-    visitor.page.goto(demo.shop + faces["waiting"])
+    visitor.page.goto(demo.shop + views["waiting"])
     visitor.page.locator("[data-copy]").click()
     link = visitor.page.locator('a[href*="/invoice/"]').first.get_attribute("href")
     assert visitor.page.evaluate("window.copied") == f"copy:{link}"
