@@ -435,7 +435,7 @@ class GatewayCall(Base):
 
 
 class CallbackAttempt(Base):
-    """The inbox: every callback that arrived, what we answered and why. The body is kept masked and cut."""
+    """The inbox: every callback that arrived, what we answered and why. The body is kept redacted and cut."""
 
     __tablename__ = "callback_attempt"
 

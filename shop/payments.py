@@ -157,7 +157,7 @@ def accept_callback(body: bytes, sender: str) -> CallbackOutcome:
     if misses.is_full() and not _has_secret_of_ours(body):
         misses.skip()
         return CallbackOutcome.TOO_MANY
-    attempt = CallbackAttempt(sender=sender[:60], body=mask(body))
+    attempt = CallbackAttempt(sender=sender[:60], body=redact(body))
     with write() as session:
         attempt.outcome = _judge(session, attempt, body)
         attempt.status = ANSWERS[attempt.outcome]
@@ -272,7 +272,7 @@ def _review(session: Session, order: Order, kind: AttentionKind, actor: str) -> 
         flag(session, kind, order.number, "", order.id)
 
 
-def mask(body: bytes) -> str:
+def redact(body: bytes) -> str:
     """A body for the inbox: cut, and without anything that could be a secret, whatever the body's shape."""
     text = body[:4000].decode("utf-8", "replace").replace("\x00", "�")
     text = re.sub(r'("secret"\s*:\s*)("(?:[^"\\]|\\.)*"?|[^,}\]]*)', r'\1"…"', text)
