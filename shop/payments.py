@@ -128,7 +128,7 @@ def _describe(order: Order) -> str:
 
 # --- What a callback means -------------------------------------------------------------------------------------------
 
-ANSWERS = {
+STATUS_OF = {
     CallbackOutcome.ACCEPTED: 200,
     CallbackOutcome.DUPLICATE: 200,
     CallbackOutcome.MALFORMED: 400,
@@ -148,7 +148,7 @@ def accept_callback(body: bytes, sender: str) -> CallbackOutcome:
         sender: the address that it came from.
 
     Returns:
-        What it was; `ANSWERS` has the status to answer with.
+        What it was; `STATUS_OF` has the status to answer with.
 
     Raises:
         sqlalchemy.exc.SQLAlchemyError: the database could not take it. Nothing was written; the gateway must retry.
@@ -160,7 +160,7 @@ def accept_callback(body: bytes, sender: str) -> CallbackOutcome:
     attempt = CallbackAttempt(sender=sender[:60], body=redact(body))
     with write() as session:
         attempt.outcome = _judge(session, attempt, body)
-        attempt.status = ANSWERS[attempt.outcome]
+        attempt.status = STATUS_OF[attempt.outcome]
         session.add(attempt)
         if attempt.outcome.is_miss:
             _flag_misses(session, attempt, misses.record())

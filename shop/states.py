@@ -100,7 +100,7 @@ class PaymentSource(StrEnum):
 
 
 class CallbackOutcome(StrEnum):
-    """What was made of a callback. `shop.payments.ANSWERS` gives each its HTTP status.
+    """What was made of a callback. `shop.payments.STATUS_OF` gives each its HTTP status.
 
     TOO_MANY is never stored, and the database's own constraint would refuse it: storing is what it saves.
     """

@@ -59,7 +59,7 @@ def test_row_65_a_later_callback_is_a_duplicate_that_tells_the_session(
     waiting = order.awaiting()
     assert confirm(waiting, maha)
     assert [order.pay(waiting) for _ in range(3)] == [CallbackOutcome.DUPLICATE] * 3
-    assert payments.ANSWERS[CallbackOutcome.DUPLICATE] == 200
+    assert payments.STATUS_OF[CallbackOutcome.DUPLICATE] == 200
     [payment] = rows(Payment)
     assert (payment.source, payment.staff_id, payment.session_id) == (PaymentSource.MANUAL, maha, SESSION)
     assert payment.callback_id == rows(CallbackAttempt)[0].id

@@ -35,4 +35,4 @@ def receive() -> ResponseReturnValue:
     except SQLAlchemyError as error:
         log.error("a callback could not be stored (%s); the gateway will repeat it", type(error).__name__)
         return {"result": "try again"}, 503, {"Retry-After": "5"}
-    return {"result": outcome.value}, payments.ANSWERS[outcome]
+    return {"result": outcome.value}, payments.STATUS_OF[outcome]

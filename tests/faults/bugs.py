@@ -291,7 +291,7 @@ def a_200_means_that_the_payment_is_stored(shop: Shop) -> None:
 @contextmanager
 def unknown_secret_accepted(_: Shop) -> Iterator[None]:
     """A 200 for everything, so that the gateway stops asking."""
-    with patch.dict(payments.ANSWERS, {CallbackOutcome.UNKNOWN_SECRET: 200}):
+    with patch.dict(payments.STATUS_OF, {CallbackOutcome.UNKNOWN_SECRET: 200}):
         yield
 
 
