@@ -19,7 +19,7 @@ from shop.ops import cli
 from shop.ops.logs import init_logs
 from shop.views.errors import init_errors
 from shop.views.guards import csrf
-from shop.views.texts import init_texts
+from shop.views.i18n import init_i18n
 
 
 def create_app(settings: Mapping[str, str] | None = None) -> Flask:
@@ -42,7 +42,7 @@ def create_app(settings: Mapping[str, str] | None = None) -> Flask:
     limits.init_limits(app)
     csrf.init_app(app)
     init_templates(app)
-    init_texts(app)
+    init_i18n(app)
     views.register(app)
     init_errors(app)
     init_static(app)

@@ -38,11 +38,11 @@ from shop.states import (
     StockReason,
 )
 
-Texts = dict[str, str]
+LocalizedText = dict[str, str]
 """The same text by language code."""
 
 
-def localized(texts: Texts) -> str:
+def localized(texts: LocalizedText) -> str:
     """A text in the reader's language, else in any that there is."""
     locale = str(get_locale())
     return texts.get(locale) or texts.get(locale.partition("_")[0]) or next(iter(texts.values()), "")
@@ -85,7 +85,7 @@ class Category(Base):
 
     id: Mapped[int] = mapped_column(primary_key=True)
     slug: Mapped[str] = mapped_column(String(80), unique=True)
-    name: Mapped[Texts] = mapped_column(JSON)
+    name: Mapped[LocalizedText] = mapped_column(JSON)
     position: Mapped[int] = mapped_column(default=0)
 
 
@@ -105,10 +105,10 @@ class Product(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     slug: Mapped[str] = mapped_column(String(80), unique=True)
     category_id: Mapped[int] = mapped_column(ForeignKey("category.id"))
-    name: Mapped[Texts] = mapped_column(JSON)
-    subtitle: Mapped[Texts] = mapped_column(JSON)
-    description: Mapped[Texts] = mapped_column(JSON)
-    label: Mapped[Texts | None] = mapped_column(JSON(none_as_null=True))
+    name: Mapped[LocalizedText] = mapped_column(JSON)
+    subtitle: Mapped[LocalizedText] = mapped_column(JSON)
+    description: Mapped[LocalizedText] = mapped_column(JSON)
+    label: Mapped[LocalizedText | None] = mapped_column(JSON(none_as_null=True))
     price: Mapped[int] = mapped_column(BigInteger)
     stock: Mapped[int] = mapped_column(default=0)
     image: Mapped[str] = mapped_column(String(200))
@@ -150,8 +150,8 @@ class DeliveryOption(Base):
 
     id: Mapped[int] = mapped_column(primary_key=True)
     slug: Mapped[str] = mapped_column(String(80), unique=True)
-    name: Mapped[Texts] = mapped_column(JSON)
-    description: Mapped[Texts] = mapped_column(JSON)
+    name: Mapped[LocalizedText] = mapped_column(JSON)
+    description: Mapped[LocalizedText] = mapped_column(JSON)
     price: Mapped[int] = mapped_column(BigInteger)
     free_from: Mapped[int | None] = mapped_column(BigInteger)
     """Goods worth this much (minor units) are delivered free of charge."""
@@ -347,7 +347,7 @@ class OrderLine(Base):
     order_id: Mapped[int] = mapped_column(ForeignKey("orders.id"), index=True)
     kind: Mapped[LineKind] = mapped_column(one_of(LineKind))
     product_id: Mapped[int | None] = mapped_column(ForeignKey("product.id"))
-    name: Mapped[Texts] = mapped_column(JSON)
+    name: Mapped[LocalizedText] = mapped_column(JSON)
     quantity: Mapped[int]
     price: Mapped[int] = mapped_column(BigInteger)
 

@@ -6,7 +6,7 @@ from flask_babel import lazy_gettext as _
 from sqlalchemy import select
 from sqlalchemy.orm import joinedload
 
-from models import Category, Product, Texts
+from models import Category, LocalizedText, Product
 from shop import paging
 from shop.db import db
 from shop.paging import Keys, Page
@@ -50,7 +50,7 @@ def fold(text: str) -> str:
     return " ".join(digits.translate(_LETTERS).split())
 
 
-def searchable(*texts: Texts) -> str:
+def searchable(*texts: LocalizedText) -> str:
     """What `Product.search` holds for a product's texts: all of them, in all languages, folded."""
     return fold(" ".join(part for text in texts for part in text.values()))
 

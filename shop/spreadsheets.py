@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session, defer, joinedload, selectinload
 from werkzeug.security import safe_join
 
-from models import Category, Invoice, Order, Payment, Product, Refund, StockMovement, Texts
+from models import Category, Invoice, LocalizedText, Order, Payment, Product, Refund, StockMovement
 from shop.catalogue import searchable
 from shop.db import db, write
 from shop.money import to_decimal, to_minor
@@ -100,7 +100,7 @@ def _cells(order: Order, paid: int, refunded: int) -> list[str]:
     ]
 
 
-def _text(texts: Texts, language: str) -> str:
+def _text(texts: LocalizedText, language: str) -> str:
     return texts.get(language) or next(iter(texts.values()), "")
 
 
@@ -220,7 +220,7 @@ def _values(cells: dict[str, str], categories: dict[str, Category], *, new: bool
     """What a row says, as a product has it, and what is wrong with the row."""
     languages = current_app.config["SHOP_LOCALES"]
 
-    def texts(name: str) -> Texts:
+    def texts(name: str) -> LocalizedText:
         return {language: cells[f"{name}_{language}"] for language in languages if cells[f"{name}_{language}"]}
 
     def category(slug: str) -> Category:

@@ -18,7 +18,7 @@ from shop.money import format_money
 from shop.views import browser
 
 
-def init_texts(app: Flask) -> None:
+def init_i18n(app: Flask) -> None:
     """Set up languages, filters and the variables that every template has."""
     Babel(app, locale_selector=choose_locale, default_timezone=app.config["SHOP_TIMEZONE"])
     for name in (money, localized, country, clock, day, moment):
