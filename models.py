@@ -63,7 +63,7 @@ def digest(secret: str) -> str:
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
-def one_of(enum: type[StrEnum]) -> Enum:
+def enum_column(enum: type[StrEnum]) -> Enum:
     """A text column that holds an enum's values, with a CHECK that names them."""
     return Enum(
         enum,
@@ -136,7 +136,7 @@ class StockMovement(Base):
     product_id: Mapped[int] = mapped_column(ForeignKey("product.id"), index=True)
     order_id: Mapped[int | None] = mapped_column(ForeignKey("orders.id"))
     reservation: Mapped[int | None]
-    reason: Mapped[StockReason] = mapped_column(one_of(StockReason))
+    reason: Mapped[StockReason] = mapped_column(enum_column(StockReason))
     quantity: Mapped[int]
     """Signed units: what is reserved counts negative, what comes in or back positive."""
     at: Mapped[datetime] = mapped_column(UTCDateTime, default=now)
@@ -245,7 +245,7 @@ class Order(Base):
     """Names the order in URLs, the gateway's return URLs among them. Shows no personal data by itself."""
     key: Mapped[str] = mapped_column(String(40), default=new_token)
     """Opens the whole order to whoever holds it: the link in the customer's e-mails."""
-    state: Mapped[OrderState] = mapped_column(one_of(OrderState))
+    state: Mapped[OrderState] = mapped_column(enum_column(OrderState))
     events_count: Mapped[int] = mapped_column(default=0)
     placed_at: Mapped[datetime] = mapped_column(UTCDateTime, default=now, index=True)
     paid_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
@@ -345,7 +345,7 @@ class OrderLine(Base):
 
     id: Mapped[int] = mapped_column(primary_key=True)
     order_id: Mapped[int] = mapped_column(ForeignKey("orders.id"), index=True)
-    kind: Mapped[LineKind] = mapped_column(one_of(LineKind))
+    kind: Mapped[LineKind] = mapped_column(enum_column(LineKind))
     product_id: Mapped[int | None] = mapped_column(ForeignKey("product.id"))
     name: Mapped[LocalizedText] = mapped_column(JSON)
     quantity: Mapped[int]
@@ -372,7 +372,7 @@ class OrderEvent(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     order_id: Mapped[int] = mapped_column(ForeignKey("orders.id"))
     seq: Mapped[int]
-    kind: Mapped[EventKind] = mapped_column(one_of(EventKind))
+    kind: Mapped[EventKind] = mapped_column(enum_column(EventKind))
     from_state: Mapped[str | None] = mapped_column(String(40))
     to_state: Mapped[str | None] = mapped_column(String(40))
     actor: Mapped[str] = mapped_column(String(80))
@@ -388,7 +388,7 @@ class Delivery(Base):
 
     id: Mapped[int] = mapped_column(primary_key=True)
     order_id: Mapped[int] = mapped_column(ForeignKey("orders.id"), unique=True)
-    state: Mapped[DeliveryState] = mapped_column(one_of(DeliveryState), default=DeliveryState.PREPARING)
+    state: Mapped[DeliveryState] = mapped_column(enum_column(DeliveryState), default=DeliveryState.PREPARING)
     tracking: Mapped[str] = mapped_column(String(200), default="")
     created_at: Mapped[datetime] = mapped_column(UTCDateTime, default=now)
     shipped_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
@@ -442,7 +442,7 @@ class CallbackAttempt(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     received_at: Mapped[datetime] = mapped_column(UTCDateTime, default=now, index=True)
     sender: Mapped[str] = mapped_column(String(60))
-    outcome: Mapped[CallbackOutcome] = mapped_column(one_of(CallbackOutcome))
+    outcome: Mapped[CallbackOutcome] = mapped_column(enum_column(CallbackOutcome))
     status: Mapped[int]
     """The HTTP status that we answered with."""
     reason: Mapped[str] = mapped_column(String(300), default="")
@@ -487,7 +487,7 @@ class Payment(Base):
     """The gateway's paymentSessionId; empty where it sent none."""
     amount: Mapped[int] = mapped_column(BigInteger)
     """The invoice's amount: callbacks carry none."""
-    source: Mapped[PaymentSource] = mapped_column(one_of(PaymentSource))
+    source: Mapped[PaymentSource] = mapped_column(enum_column(PaymentSource))
     callback_id: Mapped[int | None] = mapped_column(ForeignKey("callback_attempt.id"), unique=True)
     staff_id: Mapped[int | None] = mapped_column(ForeignKey("staff.id"))
     note: Mapped[str] = mapped_column(String(500), default="")
@@ -537,7 +537,7 @@ class Attention(Base):
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    kind: Mapped[AttentionKind] = mapped_column(one_of(AttentionKind))
+    kind: Mapped[AttentionKind] = mapped_column(enum_column(AttentionKind))
     subject: Mapped[str] = mapped_column(String(200))
     order_id: Mapped[int | None] = mapped_column(ForeignKey("orders.id"), index=True)
     detail: Mapped[str] = mapped_column(String(500), default="")
@@ -558,7 +558,7 @@ class OutboxMessage(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     key: Mapped[str] = mapped_column(String(120), unique=True)
     """Names the effect, e.g. `mail_receipt:17`: queued once, and repeated runs can recognise themselves."""
-    kind: Mapped[OutboxKind] = mapped_column(one_of(OutboxKind))
+    kind: Mapped[OutboxKind] = mapped_column(enum_column(OutboxKind))
     payload: Mapped[dict[str, Any]] = mapped_column(JSON)
     created_at: Mapped[datetime] = mapped_column(UTCDateTime, default=now)
     due_at: Mapped[datetime] = mapped_column(UTCDateTime, default=now)
