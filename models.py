@@ -204,7 +204,7 @@ class BasketItem(Base):
         CheckConstraint("quantity BETWEEN 1 AND 99", name="quantity_in_range"),
     )
 
-    MOST = 99
+    MAX_QUANTITY = 99
 
     id: Mapped[int] = mapped_column(primary_key=True)
     basket_id: Mapped[int] = mapped_column(ForeignKey("basket.id"))

@@ -14,7 +14,7 @@ from flask import Blueprint, abort, current_app, redirect, render_template, requ
 from flask.typing import ResponseReturnValue
 
 from sandbox import web
-from sandbox.delivery import MOST_ATTEMPTS, TRYING_SECONDS
+from sandbox.delivery import MAX_ATTEMPTS, TRYING_SECONDS
 from sandbox.records import Attempt, Delivery, Project
 from sandbox.texts import TEXTS
 from sandbox.trouble import BUTTONS, CASES
@@ -24,7 +24,7 @@ IDS_TO_COPY = 1000
 REFUSALS_SHOWN = 5
 LARGEST_NUMBER = 2**63 - 1
 LONGEST_MOVE = 7 * 24 * 60 * 60
-PATIENCE_SECONDS = 3.0
+WAIT_SECONDS = 3.0
 """For how long a form's answer waits for the worker, so that the page after it shows what came of the press."""
 
 blueprint = Blueprint("account", __name__)
@@ -112,7 +112,7 @@ def _page(form: Project | dict[str, Any], errors: dict[str, str] | None = None) 
         buttons=BUTTONS,
         place=place,
         older=invoices[-1].number if len(invoices) == INVOICES_A_PAGE else None,
-        most_attempts=MOST_ATTEMPTS,
+        most_attempts=MAX_ATTEMPTS,
         trying_seconds=TRYING_SECONDS / current_app.config["SPEED"],
         clock_is_moving=store.clock_is_moving,
         now=store.now(),
@@ -135,7 +135,7 @@ def _is_address(text: str) -> bool:
 
 
 def _wait_until(happened: Callable[[], bool]) -> None:
-    deadline = monotonic() + PATIENCE_SECONDS
+    deadline = monotonic() + WAIT_SECONDS
     while not happened() and monotonic() < deadline:
         sleep(0.02)
 

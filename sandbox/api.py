@@ -18,7 +18,7 @@ from sandbox.trouble import CASES, replies
 
 # Not documented for the real gateway. What lies beyond is a mistake in the shop rather than a price.
 AMOUNT_BELOW = Decimal(10) ** 15
-MOST_DECIMALS = 18
+MAX_DECIMALS = 18
 NEW_INVOICE_STATUS = 1
 
 blueprint = Blueprint("api", __name__)
@@ -132,8 +132,8 @@ def _amount(fields: dict[str, Any]) -> Decimal:
     amount = fields.get("amount")
     if not isinstance(amount, Decimal):  # text and true are no numbers, though some languages take them for one
         abort(422, "amount must be a JSON number.")
-    if not 0 < amount < AMOUNT_BELOW or int(amount.as_tuple().exponent) < -MOST_DECIMALS:
-        abort(422, f"amount must be above 0 and below {AMOUNT_BELOW:,f}, with {MOST_DECIMALS} decimals at most.")
+    if not 0 < amount < AMOUNT_BELOW or int(amount.as_tuple().exponent) < -MAX_DECIMALS:
+        abort(422, f"amount must be above 0 and below {AMOUNT_BELOW:,f}, with {MAX_DECIMALS} decimals at most.")
     return amount
 
 

@@ -14,7 +14,7 @@ from sandbox import mail
 from sandbox.records import Attempt, Delivery
 from sandbox.store import Store
 
-MOST_ATTEMPTS = 30
+MAX_ATTEMPTS = 30
 TRYING_SECONDS = 3 * 24 * 60 * 60
 TIMEOUT_SECONDS = 10  # for the connection, and again for the answer
 REPLY_BYTES_KEPT = 2048
@@ -31,13 +31,13 @@ def seconds_after_first(attempt: int) -> int:
     first gaps are 1, 11, 37 and 88 seconds, so that a restarted shop is told soon; the last is 9 hours.
     """
     gaps = attempt - 1
-    all_gaps = MOST_ATTEMPTS - 1
+    all_gaps = MAX_ATTEMPTS - 1
     return round(TRYING_SECONDS * (gaps * (gaps + 1) / (all_gaps * (all_gaps + 1))) ** 2)
 
 
 def next_attempt_at(attempt: Attempt, speed: float) -> datetime | None:
     """Return when to try again after a failed attempt (UTC), or None after the last; `speed` divides the waiting."""
-    if attempt.number >= MOST_ATTEMPTS:
+    if attempt.number >= MAX_ATTEMPTS:
         return None
     gap = seconds_after_first(attempt.number + 1) - seconds_after_first(attempt.number)
     return attempt.started_at + timedelta(seconds=gap / speed)
@@ -135,7 +135,7 @@ def send(store: Store, delivery: Delivery, *, speed: float, mails: Path | None) 
     goes_on = "" if attempt.succeeded or delivery.once else ", given up"
     if again_at:
         goes_on = f", again at {again_at:%H:%M:%S} UTC"
-    what = f"callback {attempt.number} of {MOST_ATTEMPTS} for invoice {delivery.invoice_id}"
+    what = f"callback {attempt.number} of {MAX_ATTEMPTS} for invoice {delivery.invoice_id}"
     log.info("%s: %s%s", what, attempt.status or attempt.error, goes_on)
     if project.failure_mails_on and mails and not attempt.succeeded and not delivery.once:
         try:

@@ -19,14 +19,14 @@ class WrongQuantity(Exception):
 
 
 def parse_quantity(text: str) -> int:
-    """Read a whole number from 0 to `BasketItem.MOST`, in any script's digits: ٣ is 3.
+    """Read a whole number from 0 to `BasketItem.MAX_QUANTITY`, in any script's digits: ٣ is 3.
 
     Raises:
         WrongQuantity: for anything else: signs, fractions, exponents, underscores, nothing at all.
     """
     text = text.strip()
-    if not text.isdecimal() or len(text) > 6 or int(text) > BasketItem.MOST:
-        raise WrongQuantity(_("Please write a whole number from 0 to %(most)s.", most=BasketItem.MOST))
+    if not text.isdecimal() or len(text) > 6 or int(text) > BasketItem.MAX_QUANTITY:
+        raise WrongQuantity(_("Please write a whole number from 0 to %(most)s.", most=BasketItem.MAX_QUANTITY))
     return int(text)
 
 
@@ -56,7 +56,7 @@ def add(token: str | None, product: Product, quantity: int) -> str:
         WrongQuantity: nothing was asked for, or there are not so many left.
     """
     if quantity < 1:
-        raise WrongQuantity(_("Please write a whole number from 1 to %(most)s.", most=BasketItem.MOST))
+        raise WrongQuantity(_("Please write a whole number from 1 to %(most)s.", most=BasketItem.MAX_QUANTITY))
     with write() as session:
         basket = _open_basket(session, token)
         item = session.scalar(select(BasketItem).filter_by(basket_id=basket.id, product_id=product.id))
@@ -103,7 +103,7 @@ def add_order(token: str | None, order: Order) -> str:
             if product is None or not product.active or not product.stock:
                 continue
             item = held.get(product.id) or BasketItem(basket_id=basket.id, product_id=product.id, quantity=0)
-            item.quantity = min(item.quantity + line.quantity, product.stock, BasketItem.MOST)
+            item.quantity = min(item.quantity + line.quantity, product.stock, BasketItem.MAX_QUANTITY)
             session.add(item)
         _touch(basket)
         return basket.token
@@ -126,5 +126,5 @@ def _touch(basket: Basket) -> None:
 def _check(wanted: int, stock: int) -> None:
     if stock == 0:
         raise WrongQuantity(_("This is sold out at the moment."))
-    if wanted > min(stock, BasketItem.MOST):
-        raise WrongQuantity(_("Only %(left)s of it can be had.", left=min(stock, BasketItem.MOST)))
+    if wanted > min(stock, BasketItem.MAX_QUANTITY):
+        raise WrongQuantity(_("Only %(left)s of it can be had.", left=min(stock, BasketItem.MAX_QUANTITY)))

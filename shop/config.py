@@ -282,7 +282,7 @@ def _value(setting: Setting, given: Mapping[str, str]) -> Any:
         raise SettingError(f"{setting.name} cannot be used: {error}. It is {setting.meaning}.") from None
 
 
-SLIP = 0.89
+TYPO_SIMILARITY = 0.89
 """How alike two names are, from 0 to 1, of which one is taken for the other misspelt: a letter or two."""
 
 
@@ -291,8 +291,8 @@ def _refuse_misspelt(names: Mapping[str, str], *, every: bool) -> None:
     like one that is not given."""
     for name in sorted(names.keys() - _BY_NAME.keys()):
         near = difflib.get_close_matches(name, _BY_NAME, 1)
-        slip = near and near[0] not in names and difflib.SequenceMatcher(None, name, near[0]).ratio() > SLIP
-        if every or slip or name.startswith(("AMWAL_", "SHOP_")):
+        typo = near and near[0] not in names and difflib.SequenceMatcher(None, name, near[0]).ratio() > TYPO_SIMILARITY
+        if every or typo or name.startswith(("AMWAL_", "SHOP_")):
             hint = f"Did you mean {near[0]}?" if near else "Remove it; .env.example lists what there is."
             raise SettingError(f"{name} is not a setting. {hint}")
 

@@ -100,7 +100,7 @@ def init_db(app: Flask) -> None:
         writer = common | {"pool_size": 1, "max_overflow": 0, "pool_timeout": LOCK_TIMEOUT}
     else:
         # A server that was restarted is found out before it matters, and one that is gone within seconds.
-        common |= {"pool_pre_ping": True, "pool_timeout": LOCK_TIMEOUT, "connect_args": _POSTGRESQL_PATIENCE}
+        common |= {"pool_pre_ping": True, "pool_timeout": LOCK_TIMEOUT, "connect_args": _POSTGRESQL_TIMEOUTS}
         writer = common | {"isolation_level": "READ COMMITTED"}
     reader = common | {"isolation_level": "AUTOCOMMIT"}
     app.config["SQLALCHEMY_BINDS"] = {None: reader, "write": writer}
@@ -138,7 +138,7 @@ def _begin_immediate(connection: Any) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
-_POSTGRESQL_PATIENCE = {
+_POSTGRESQL_TIMEOUTS = {
     "connect_timeout": LOCK_TIMEOUT,
     "tcp_user_timeout": LOCK_TIMEOUT * 1000,
     "keepalives_idle": LOCK_TIMEOUT,

@@ -21,8 +21,8 @@ from shop.states import OrderState
 
 log = logging.getLogger(__name__)
 
-MOST_BY_BROWSER = 3  # unpaid orders that hold goods at the same time
-MOST_BY_NETWORK = 10
+MAX_BY_BROWSER = 3  # unpaid orders that hold goods at the same time
+MAX_BY_NETWORK = 10
 
 
 @dataclass(frozen=True)
@@ -43,15 +43,15 @@ def refuse_too_many(session: Session, buyer: Buyer) -> None:
         _take_turns(session, buyer.network)
     unpaid = Order.state.in_([state for state in OrderState if state.holds_stock_unpaid])
     own = session.scalars(select(Order).where(Order.token.in_(buyer.tokens), unpaid).order_by(Order.id)).all()
-    if len(own) >= MOST_BY_BROWSER:
-        text = _("You have %(most)s unpaid orders already. Please pay or cancel one first.", most=MOST_BY_BROWSER)
+    if len(own) >= MAX_BY_BROWSER:
+        text = _("You have %(most)s unpaid orders already. Please pay or cancel one first.", most=MAX_BY_BROWSER)
         raise TooManyUnpaid(text, own)
     of_network = select(func.count(Order.id)).where(Order.network == buyer.network, unpaid)
-    if buyer.network and session.scalars(of_network).one() >= MOST_BY_NETWORK:
+    if buyer.network and session.scalars(of_network).one() >= MAX_BY_NETWORK:
         text = _(
             "There are %(most)s unpaid orders from your internet connection already. Please pay or cancel one of yours "
             "first, or come back in a while.",
-            most=MOST_BY_NETWORK,
+            most=MAX_BY_NETWORK,
         )
         raise TooManyUnpaid(text, own)
 

@@ -29,7 +29,7 @@ from shop.states import AttentionKind, CallbackOutcome, EventKind, OrderState, O
 
 log = logging.getLogger(__name__)
 
-CLAIM = timedelta(seconds=15)
+INVOICE_LEASE = timedelta(seconds=15)
 """How long a request may be asking for an invoice before another may take over. Longer than `amwal.DEADLINE`."""
 
 
@@ -60,7 +60,7 @@ def _claim(order_id: int) -> Order | None:
         claimed = order.invoice_claimed_until is not None and order.invoice_claimed_until > now()
         if order.state is not OrderState.PLACED or claimed:
             return None
-        order.invoice_claimed_until = now() + CLAIM
+        order.invoice_claimed_until = now() + INVOICE_LEASE
         _ = [line.name for line in order.lines]  # read now: nothing may be loaded once the transaction is over
         return order
 

@@ -24,8 +24,8 @@ log = logging.getLogger(__name__)
 
 LEASE = timedelta(seconds=60)
 """How long a worker may be at a message before another takes it over."""
-ROUND = 20  # messages at most before reservations get their turn again
-PATIENCE = 5  # failures before a person is told
+BATCH = 20  # messages at most before reservations get their turn again
+ALERT_AFTER = 5  # failures before a person is told
 DIGEST_EVERY = timedelta(hours=1)
 CALLBACK_EXPECTED_WITHIN = timedelta(minutes=15)
 MISSES_KEPT = 10_000  # callbacks without a secret of ours, and for how long; all others are kept for ever
@@ -54,7 +54,7 @@ def tick(stop: threading.Event | None = None) -> None:
             log.exception("order %s could not be expired and will be tried again", order_id)
     _notice_possibly_paid()
     _queue_digest()
-    for _ in range(ROUND):
+    for _ in range(BATCH):
         if (stop and stop.is_set()) or (message := _lease()) is None:
             break
         _deliver(message)
@@ -157,7 +157,9 @@ def _deliver(message: OutboxMessage) -> None:
             stored.done_at = now()
             return
         stored.due_at = now() + back_off(stored.attempts)
-        if stored.attempts >= PATIENCE and stored.kind is not OutboxKind.MAIL_DIGEST:  # it could not be told by itself
+        if (
+            stored.attempts >= ALERT_AFTER and stored.kind is not OutboxKind.MAIL_DIGEST
+        ):  # it could not be told by itself
             flag(session, AttentionKind.OUTBOX_STUCK, stored.key, error, order_id)
 
 

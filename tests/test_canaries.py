@@ -215,7 +215,7 @@ def _fail_in_other_ways(browser: Watched, order: OrderFactory, monkeypatch: pyte
     with monkeypatch.context() as broken:
         broken.setattr(baskets, "find", None)
         assert browser.get("/basket").status_code == 500
-    for _ in range(worker.PATIENCE):
+    for _ in range(worker.ALERT_AFTER):
         worker.tick()
         let_time_pass()
     [receipt] = rows(OutboxMessage, kind=OutboxKind.MAIL_RECEIPT)

@@ -254,7 +254,7 @@ def test_row_68_a_mail_that_fails_meanwhile_brings_no_address_back(
 
     monkeypatch.setitem(worker.HANDLERS, OutboxKind.MAIL_PAY_HERE, refuse)
     with write() as session:
-        session.execute(update(OutboxMessage).values(done_at=None, due_at=now(), attempts=worker.PATIENCE))
+        session.execute(update(OutboxMessage).values(done_at=None, due_at=now(), attempts=worker.ALERT_AFTER))
     worker.tick()
     assert address not in everything()
     assert rows(OutboxMessage)[0].done_at is not None

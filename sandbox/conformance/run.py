@@ -19,15 +19,15 @@ from sandbox.conformance.shops import Page, Shop, ShopError
 from sandbox.records import Invoice, Request
 from sandbox.trouble import CASES, callbacks, replies
 
-MOST_DECIMALS = 8
+MAX_DECIMALS = 8
 """More than any currency has: what has more comes from binary floating point."""
-PATIENCE_SECONDS = 20
+WAIT_SECONDS = 20
 GUESSES = 200
 SLOW_SENDERS = 50
 
 MUST_BE_PAYABLE = ("slow", "svg-qr", "no-qr")
 JUDGED_WITHOUT_PAGE = ("refuse", "401", "429", "500", "drip", "reset", "lost", "redirect")
-MOST_REQUESTS = {"refuse": 3, "401": 1, "429": 5, "500": 5}
+MAX_REQUESTS = {"refuse": 3, "401": 1, "429": 5, "500": 5}
 STUBBORN = 10
 """How often in a row an order meets with a refusal, to see how often the shop asks."""
 REPLIES = tuple(name for name, case in CASES.items() if case.at == "put" and name != "early")
@@ -95,7 +95,7 @@ class Run:
         yield self._link(page, asked[0], "link")
         yield _judge("secret", invoice.secret not in page.text, "not there" if page.url else "", "it is on the page")
         if invoice.success_url:
-            requests.get(invoice.success_url, timeout=PATIENCE_SECONDS)
+            requests.get(invoice.success_url, timeout=WAIT_SECONDS)
         paid = self._shop.is_paid(page)
         seen = "no successUrl was given" if not invoice.success_url else {False: "not paid", None: ""}.get(paid, "paid")
         yield _judge("success-url", not paid, seen, "the order says that it is paid")
@@ -116,7 +116,7 @@ class Run:
         if invoice is None or not invoice.cancel_url:
             yield Result("cancel-url", Verdict.NOT_RUN, "no cancelUrl was given")
             return
-        requests.get(invoice.cancel_url, timeout=PATIENCE_SECONDS)
+        requests.get(invoice.cancel_url, timeout=WAIT_SECONDS)
         yield self._judge_steps("cancel-url", callbacks.start("after-cancel", invoice), page, paid=True)
 
     def _after_cancel(self) -> Iterator[Result]:
@@ -191,14 +191,14 @@ class Run:
         """Say what is wrong with what the shop did of an odd answer."""
         if page.status and page.status >= 500:
             yield f"the customer saw HTTP {page.status}: {_cut(page.text)}"
-        if seconds > PATIENCE_SECONDS:
+        if seconds > WAIT_SECONDS:
             yield f"the customer waited for {seconds:.0f} s"
         for one in asked:
             if one.bait and one.bait in page.text:
                 yield f"the page shows {_cut(one.bait)}"
             if one.trouble == "redirect followed":
                 yield "it followed the redirect, and sent the API key along"
-        if len(asked) > MOST_REQUESTS.get(name, 10):
+        if len(asked) > MAX_REQUESTS.get(name, 10):
             yield f"it asked {len(asked)} times"
         if name == "429" and len(asked) > 1:
             gap = (asked[-2].received_at - asked[-1].received_at).total_seconds()
@@ -212,7 +212,7 @@ class Run:
     def _place(self, trouble: str = "") -> tuple[Page, list[Request], float]:
         """Place an order; return its page, the requests for an invoice that it caused, newest first, and seconds."""
         newest = web.store().requests(limit=1)
-        for _ in range(STUBBORN if trouble in MOST_REQUESTS else bool(trouble)):
+        for _ in range(STUBBORN if trouble in MAX_REQUESTS else bool(trouble)):
             web.store().plan_trouble(trouble)
         started = time.monotonic()
         try:
@@ -269,9 +269,7 @@ class Run:
     def _wrong_method(self, invoice: Invoice, page: Page) -> Result:
         was_paid = self._shop.is_paid(page)
         query = {"invoiceId": invoice.id, "paymentSessionId": "1", "secret": invoice.secret}
-        status = requests.get(
-            self._callback_url, params=query, timeout=PATIENCE_SECONDS, allow_redirects=False
-        ).status_code
+        status = requests.get(self._callback_url, params=query, timeout=WAIT_SECONDS, allow_redirects=False).status_code
         paid = not was_paid and self._shop.is_paid(page)
         seen = f"answered {status}" + (", and the order is paid" if paid else "")
         return _judge("wrong-method", status < 500 and not paid, seen, seen)
@@ -323,7 +321,7 @@ def _exact(asked: list[Request]) -> Result:
     if asked[0].status != 200:
         return Result("request", Verdict.FAILED, f"HTTP {asked[0].status}: {asked[0].refusal}")
     amount = json.loads(asked[0].body, parse_float=Decimal, parse_int=Decimal)["amount"]
-    exact = -int(amount.as_tuple().exponent) <= MOST_DECIMALS
+    exact = -int(amount.as_tuple().exponent) <= MAX_DECIMALS
     return _judge("request", exact, f"amount {amount}", f"amount {amount}")
 
 

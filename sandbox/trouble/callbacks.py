@@ -18,7 +18,7 @@ LATE_SECONDS = 35 * 60
 """A little more than shops usually hold goods for an unpaid order."""
 OVERSIZED_BYTES = 1024 * 1024
 COPIES = 10
-MOST_AT_ONCE = 50
+MAX_AT_ONCE = 50
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ def _never(invoice: Invoice) -> list[Step]:
 def _last_unit(_invoice: Invoice) -> list[Step]:
     """Pay all that is unpaid, and tell of it at one moment."""
     store, deliveries = web.store(), []
-    for invoice in store.invoices(before=2**63 - 1, limit=MOST_AT_ONCE):
+    for invoice in store.invoices(before=2**63 - 1, limit=MAX_AT_ONCE):
         if store.pay(invoice.id, tell_after=LEASE.total_seconds(), trouble="last-unit"):
             deliveries += [delivery for delivery in [store.claim_delivery(invoice.id)] if delivery]
     attempts = _send_together(deliveries)

@@ -50,7 +50,7 @@ from models import (
     now,
 )
 from shop.db import UTCDateTime, db
-from shop.ops.health import SILENCE
+from shop.ops.health import WORKER_TIMEOUT
 from shop.states import (
     TRANSITIONS,
     CallbackOutcome,
@@ -336,7 +336,7 @@ def _overdue_messages() -> Query:
 
 
 def _silent_worker() -> Query:
-    alive = exists().where(Heartbeat.name == "worker", Heartbeat.at >= _ago(seconds=SILENCE.total_seconds()))
+    alive = exists().where(Heartbeat.name == "worker", Heartbeat.at >= _ago(seconds=WORKER_TIMEOUT.total_seconds()))
     return select(literal("worker")).where(~alive)
 
 

@@ -158,7 +158,7 @@ def check_migrations(_case: Case) -> Iterator[Finding]:
 def check_worker(_case: Case) -> Iterator[Finding]:
     """Whether somebody sends the e-mails and ends the reservations."""
     beat = db.session.scalar(select(Heartbeat.at).filter_by(name="worker"))
-    if beat and beat >= now() - health.SILENCE:
+    if beat and beat >= now() - health.WORKER_TIMEOUT:
         yield Finding("ok", "it runs")
     else:
         text = f"it was last alive on {beat:%Y-%m-%d at %H:%M:%S} UTC" if beat else "it has never run"

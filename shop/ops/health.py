@@ -10,7 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from models import Heartbeat, now
 from shop.db import db
 
-SILENCE = timedelta(minutes=2)
+WORKER_TIMEOUT = timedelta(minutes=2)
 """A worker that was not heard of for longer is taken for dead."""
 
 
@@ -24,7 +24,7 @@ def problems() -> list[str]:
         beat = db.session.get(Heartbeat, "worker")
     except SQLAlchemyError:
         return ["the database does not answer"]
-    if beat is None or beat.at < now() - SILENCE:
+    if beat is None or beat.at < now() - WORKER_TIMEOUT:
         return ["the worker is not running: start flask worker, or flask serve, which brings one"]
     return []
 

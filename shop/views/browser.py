@@ -7,7 +7,7 @@ from flask import request, session
 from models import Order
 from shop.limits import Buyer, network_digest
 
-MOST_ORDERS = 20
+MAX_ORDERS = 20
 """A cookie holds 4 KB; of more orders the oldest are only reached by their e-mails."""
 
 
@@ -38,7 +38,7 @@ def buyer() -> Buyer:
 def keep_order(order: Order) -> None:
     """Remember that this browser may see the whole order."""
     tokens = [token for token in order_tokens() if token != order.token]
-    session["orders"] = [*tokens, order.token][-MOST_ORDERS:]
+    session["orders"] = [*tokens, order.token][-MAX_ORDERS:]
     session.permanent = True
 
 

@@ -10,7 +10,7 @@ import requests
 
 PATIENCE = 120
 """Tries, a quarter of a second apart, before a customer goes home."""
-CLAIM = 16
+INVOICE_LEASE = 16
 """Seconds after which the claim on an order's invoice that a killed process leaves behind has run out."""
 ODD_ANSWERS = ("lost", "reset", "500", "html", "missing-field", "early", "429")
 PLANS = {
@@ -77,7 +77,7 @@ class Customer:
         link = self._payment_link()
         for _ in range(3):
             if not link:
-                yield CLAIM
+                yield INVOICE_LEASE
                 link = self._payment_link()
         if not link:
             return "no invoice"

@@ -40,7 +40,7 @@ PHASES = (Phase.generate, Phase.shrink) if os.environ.get("SHRINK") else (Phase.
 STEPS = 50
 UNSEEN = (OrderState.AWAITING_PAYMENT, OrderState.EXPIRED, OrderState.CANCELLED)
 HOLDING = (OrderState.PLACED, OrderState.AWAITING_PAYMENT)
-MOST_HELD = limits.MOST_BY_BROWSER
+MAX_HELD = limits.MAX_BY_BROWSER
 
 # --- The model -------------------------------------------------------------------------------------------------------
 
@@ -183,7 +183,7 @@ class Life(RuleBasedStateMachine):
     def may_hold(self, browser: int) -> bool:
         """Whether a browser may have another unpaid order."""
         own = self.browsers[browser].knows()
-        return len([one for one in self.known if one.token in own and one.state in HOLDING]) < MOST_HELD
+        return len([one for one in self.known if one.token in own and one.state in HOLDING]) < MAX_HELD
 
     def pick(self, number: int, *states: OrderState) -> Known:
         """Some order, in one of these states if there are such."""

@@ -14,7 +14,7 @@ import requests
 from flask import Flask, redirect, request
 from werkzeug.wrappers import Response
 
-MOST_BYTES = 100_000
+MAX_BYTES = 100_000
 DEADLINE = 6  # seconds
 
 
@@ -43,7 +43,7 @@ def create_shop(port: int, project_url: str, api_key: str, faults: set[str]) -> 
                 content += chunk
                 if time.monotonic() > until and "no deadline" not in faults:
                     raise ValueError("too slow")
-                if len(content) > MOST_BYTES and "no cap" not in faults:
+                if len(content) > MAX_BYTES and "no cap" not in faults:
                     raise ValueError("too much")
             return answer.status_code, answer.headers.get("Retry-After", "0"), bytes(content)
 
@@ -98,7 +98,7 @@ def create_shop(port: int, project_url: str, api_key: str, faults: set[str]) -> 
 
     @app.route("/callback", methods=["POST", "GET"] if "pays by GET" in faults else ["POST"])
     def callback() -> tuple[str, int]:
-        if request.content_length and request.content_length > MOST_BYTES and "no cap" not in faults:
+        if request.content_length and request.content_length > MAX_BYTES and "no cap" not in faults:
             return "too large", 413
         try:
             message = request.args or json.loads(request.get_data())
