@@ -40,7 +40,7 @@ UNLIMITED = Buyer()
 
 def refuse_too_many(session: Session, buyer: Buyer) -> None:
     if buyer.network:
-        _take_turns(session, buyer.network)
+        _serialize_network(session, buyer.network)
     unpaid = Order.state.in_([state for state in OrderState if state.holds_stock_unpaid])
     own = session.scalars(select(Order).where(Order.token.in_(buyer.tokens), unpaid).order_by(Order.id)).all()
     if len(own) >= MAX_BY_BROWSER:
@@ -56,7 +56,7 @@ def refuse_too_many(session: Session, buyer: Buyer) -> None:
         raise TooManyUnpaid(text, own)
 
 
-def _take_turns(session: Session, network: str) -> None:
+def _serialize_network(session: Session, network: str) -> None:
     """Let those of one network in one by one until the transaction ends, or neither would see the other's order."""
     if session.get_bind().dialect.name == "postgresql":  # SQLite's writers take turns anyway
         session.execute(select(func.pg_advisory_xact_lock(int(network[:15], 16))))

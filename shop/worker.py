@@ -76,7 +76,7 @@ def _note_time(session: Session, name: str) -> None:
     session.execute(row.on_conflict_do_update(index_elements=["name"], set_={"at": row.excluded.at}))
 
 
-def _take_turns(session: Session) -> None:
+def _serialize_workers(session: Session) -> None:
     """Let several workers in one by one, until the transaction ends."""
     session.get_one(Heartbeat, "worker", with_for_update=True)
 
@@ -97,7 +97,7 @@ def _notice_possibly_paid() -> None:
     if db.session.scalar(untold.limit(1)) is None:
         return
     with write() as session:
-        _take_turns(session)
+        _serialize_workers(session)
         for order in session.scalars(untold).all():
             flag(session, AttentionKind.POSSIBLY_PAID, order.number, "", order.id)
 
@@ -110,7 +110,7 @@ def _queue_digest() -> None:
     if db.session.scalar(news.limit(1)) is None:
         return
     with write() as session:
-        _take_turns(session)
+        _serialize_workers(session)
         last = session.scalar(select(func.max(Attention.mailed_at)))
         if last is not None and last > now() - DIGEST_EVERY:
             return

@@ -397,7 +397,7 @@ def test_row_43_of_many_at_once_ten_get_through(app: Flask) -> None:
 @pytest.mark.postgres
 def test_row_43_without_taking_turns_more_than_ten_would(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
     together = threading.Barrier(16)
-    monkeypatch.setattr(limits, "_take_turns", lambda *_: together.wait(10))
+    monkeypatch.setattr(limits, "_serialize_network", lambda *_: together.wait(10))
     assert all_at_once(app).count(303) > 10
 
 
