@@ -318,7 +318,7 @@ class Order(Base):
         return self.state.holds_stock_unpaid
 
     @property
-    def is_said_to_be_paid(self) -> bool:
+    def buyer_returned(self) -> bool:
         """Whether a browser came back by successUrl since the goods were held: its buyer believes to have paid."""
         return self.returned_at is not None and self.returned_at >= self.held_since
 

@@ -151,7 +151,7 @@ def record_return(order_id: int) -> None:
     awaits its payment extends the reservation, once."""
     with write() as session:
         order = lock(session, order_id)
-        if order.is_said_to_be_paid or not order.state.may_be_paid_unseen:
+        if order.buyer_returned or not order.state.may_have_unseen_payment:
             return
         is_first = order.returned_at is None
         order.returned_at = now()

@@ -42,7 +42,7 @@ class OrderState(Labelled):
         return self in (OrderState.PLACED, OrderState.AWAITING_PAYMENT)
 
     @property
-    def may_be_paid_unseen(self) -> bool:
+    def may_have_unseen_payment(self) -> bool:
         """Whether the buyer may have paid although no callback has said so: an invoice stays payable at the gateway."""
         return self in (OrderState.AWAITING_PAYMENT, OrderState.EXPIRED, OrderState.CANCELLED)
 

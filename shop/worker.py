@@ -90,7 +90,7 @@ def _run_out() -> list[int]:
 
 def _notice_possibly_paid() -> None:
     """Back by successUrl and no callback for long: callbacks may be switched off, or their URL wrong."""
-    unpaid = [state for state in OrderState if state.may_be_paid_unseen]
+    unpaid = [state for state in OrderState if state.may_have_unseen_payment]
     overdue = select(Order).where(Order.state.in_(unpaid), Order.returned_at <= now() - CALLBACK_EXPECTED_WITHIN)
     told = select(Attention.id).where(Attention.kind == AttentionKind.POSSIBLY_PAID, Attention.order_id == Order.id)
     untold = overdue.where(~told.where(Attention.last_at >= Order.returned_at).exists()).order_by(Order.id).limit(100)

@@ -138,10 +138,10 @@ def test_row_66_holding_again_gives_no_second_extension_and_a_second_return_coun
     order.run_out(waiting)
     orders.expire(waiting.id)
     orders.resume(waiting.id)
-    assert not order.again(waiting).is_said_to_be_paid
+    assert not order.again(waiting).buyer_returned
     orders.record_return(waiting.id)
     again = order.again(waiting)
-    assert again.is_said_to_be_paid
+    assert again.buyer_returned
     assert again.reserved_until < now() + timedelta(minutes=31)
 
 

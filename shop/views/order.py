@@ -36,7 +36,7 @@ def show(token: str) -> ResponseReturnValue:
     pays nothing and cancels nothing."""
     order = order_or_404(token)
     returned = request.args.get("returned")
-    if returned == "success" and order.state.may_be_paid_unseen and not order.is_said_to_be_paid:
+    if returned == "success" and order.state.may_have_unseen_payment and not order.buyer_returned:
         orders.record_return(order.id)
         order = order_or_404(token)
     key = request.args.get("key", "")
@@ -155,7 +155,7 @@ def status_view(order: Order, *, came_back_unpaid: bool) -> str:
         being_asked = order.invoice_claimed_until is not None and order.invoice_claimed_until > now()
         return "preparing" if being_asked else "unreachable"
     if order.state is OrderState.AWAITING_PAYMENT:
-        return "confirming" if order.is_said_to_be_paid and not came_back_unpaid else "waiting"
+        return "confirming" if order.buyer_returned and not came_back_unpaid else "waiting"
     return order.state.value
 
 
