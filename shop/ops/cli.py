@@ -32,8 +32,8 @@ FILE = click.Path(path_type=Path)
 
 def register(app: Flask) -> None:
     """Add the commands."""
-    at_work = (sample_shop, serve, worker_command, check_up, check_books)
-    for command in (*at_work, export_orders, import_products, back_up, forget):
+    at_work = (sample_shop, serve, worker_command, doctor_command, audit_command)
+    for command in (*at_work, export_orders, import_products, backup_command, forget):
         app.cli.add_command(command)
 
 
@@ -129,7 +129,7 @@ def _stop_after(parent: int, stop: threading.Event) -> None:
     help="Try the API key at a real gateway, too. That creates a real invoice over the smallest whole amount. Nobody "
     "needs to pay it, but it stays listed in your account there.",
 )
-def check_up(create_test_invoice: bool) -> None:
+def doctor_command(create_test_invoice: bool) -> None:
     """Check the shop's configuration, and say how to mend what is wrong. Exit code 1 if something must be mended."""
     levels = Counter[str]()
     for subject, finding in doctor.examine(create_test_invoice):
@@ -141,7 +141,7 @@ def check_up(create_test_invoice: bool) -> None:
 
 
 @click.command("audit")
-def check_books() -> None:
+def audit_command() -> None:
     """Check that payments, orders, stock and history agree. Exit code 1 if they don't; warnings leave it at 0.
 
     It only reads, and can be run at any time. Each line has the number of the invariant that it checks.
@@ -199,7 +199,7 @@ def import_products(file: Path) -> None:
 
 @click.command("backup")
 @click.argument("file", type=FILE)
-def back_up(file: Path) -> None:
+def backup_command(file: Path) -> None:
     """Copy the whole database to a new file, as it is at one moment, while the shop goes on."""
     with _plain_errors(file), click.progressbar(length=1, label="Backup") as bar:
 
