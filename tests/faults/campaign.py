@@ -29,7 +29,7 @@ from shop.db import db
 from shop.states import LineKind, OrderState
 from tests.children import ROOT, children, forget_settings, free_ports
 from tests.faults.customer import Customer, GoneHome, Waiting
-from tests.faults.house import House
+from tests.faults.deployment import Deployment
 from tests.postgres import Server, programs
 
 SETTLE_SECONDS = 240
@@ -66,9 +66,9 @@ class Figures:
         return not (self.lost or self.invented or self.doubled or self.oversold or self.undelivered or self.audit)
 
 
-def run(house: House, figures: Figures, clients: int, kill_every: float) -> Counter[str]:
+def run(deployment: Deployment, figures: Figures, clients: int, kill_every: float) -> Counter[str]:
     """Let the customers in, `clients` at a time, and kill somebody every `kill_every` seconds; give how they fared."""
-    with house.app.app_context():
+    with deployment.app.app_context():
         slugs = list(db.session.scalars(select(Product.slug).filter_by(active=True)))
         db.session.remove()
     strangers = iter(range(figures.checkouts))
@@ -81,7 +81,11 @@ def run(house: House, figures: Figures, clients: int, kill_every: float) -> Coun
         with lock:
             if not away or away[0][0] > time.monotonic():
                 for number in strangers:
-                    return 0.0, number, Customer(number, figures.seed, house.webs, house.sandbox_url, slugs).buy()
+                    return (
+                        0.0,
+                        number,
+                        Customer(number, figures.seed, deployment.webs, deployment.sandbox_url, slugs).buy(),
+                    )
             return heapq.heappop(away) if away else None
 
     def serve() -> None:
@@ -107,7 +111,7 @@ def run(house: House, figures: Figures, clients: int, kill_every: float) -> Coun
     def kill() -> None:
         chance = random.Random(figures.seed)
         while not over.wait(kill_every * chance.uniform(0.5, 1.5)):
-            house.kill_someone(chance)
+            deployment.kill_someone(chance)
 
     with click.progressbar(length=figures.checkouts, label=figures.database, file=sys.stderr) as bar:
         threads = [threading.Thread(target=serve, daemon=True) for _ in range(clients)]  # so that Ctrl-C ends them
@@ -121,16 +125,16 @@ def run(house: House, figures: Figures, clients: int, kill_every: float) -> Coun
     return ended
 
 
-def compare(house: House, figures: Figures, supply: int) -> None:
+def compare(deployment: Deployment, figures: Figures, supply: int) -> None:
     """Hold the shop's books against the gateway's, and audit them."""
-    figures.killed = house.killed
-    figures.undelivered = house.undelivered()
-    told = house.ask_sandbox("SELECT body FROM deliveries WHERE delivered_at IS NOT NULL")
+    figures.killed = deployment.killed
+    figures.undelivered = deployment.undelivered()
+    told = deployment.ask_sandbox("SELECT body FROM deliveries WHERE delivered_at IS NOT NULL")
     bodies = [json.loads(body) for (body,) in told]
-    invoices = dict(house.ask_sandbox("SELECT secret, id FROM invoices"))
+    invoices = dict(deployment.ask_sandbox("SELECT secret, id FROM invoices"))
     acknowledged = {(invoices.get(body["secret"]), body.get("paymentSessionId", "")) for body in bodies}
     figures.acknowledged = len(acknowledged)
-    with house.app.app_context():
+    with deployment.app.app_context():
         query = select(Invoice.gateway_id, Payment.session_id).join(Payment, Payment.order_id == Invoice.order_id)
         stored = {tuple(row) for row in db.session.execute(query)}
         figures.lost, figures.invented = len(acknowledged - stored), len(stored - acknowledged)
@@ -146,7 +150,7 @@ def compare(house: House, figures: Figures, supply: int) -> None:
     command = [sys.executable, "-m", "flask", "--app", "app", "audit"]
     audit = subprocess.run(
         command,
-        env=os.environ | house.settings,
+        env=os.environ | deployment.settings,
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -188,14 +192,14 @@ def main(  # noqa: PLR0917  (options)
         else:
             url = f"sqlite:///{folder / 'shop.db'}"
         start = stack.enter_context(children())
-        house = House(start, folder, url, free_ports(3), webs=2, workers=2)
+        deployment = Deployment(start, folder, url, free_ports(3), webs=2, workers=2)
         try:
-            supply = house.supply(max(1, round(checkouts * 0.9 / 16)))
-            ended = run(house, figures, clients, kill_every)
-            house.settle(SETTLE_SECONDS)
-            compare(house, figures, supply)
+            supply = deployment.supply(max(1, round(checkouts * 0.9 / 16)))
+            ended = run(deployment, figures, clients, kill_every)
+            deployment.settle(SETTLE_SECONDS)
+            compare(deployment, figures, supply)
         finally:
-            house.end()
+            deployment.end()
     figures.minutes = round((time.monotonic() - started) / 60, 1)
     click.echo(f"\n{platform.platform()}, Python {platform.python_version()}")
     click.echo(", ".join(f"{how}: {number}" for how, number in ended.most_common()))

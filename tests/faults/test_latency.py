@@ -21,7 +21,7 @@ from shop.ops import audit
 from tests.children import Start, free_ports
 from tests.conftest import OrderFactory
 from tests.faults.customer import Customer, GoneHome
-from tests.faults.house import House, forget_connections
+from tests.faults.deployment import Deployment, forget_connections
 
 pytestmark = [pytest.mark.slow, pytest.mark.long]
 ORDERS = 60
@@ -31,45 +31,45 @@ CUSTOMERS = 10
 
 
 @pytest.fixture
-def house(start: Start, tmp_path: Path) -> Iterator[House]:
+def deployment(start: Start, tmp_path: Path) -> Iterator[Deployment]:
     """A shop with one web process, and the sandbox gateway."""
-    house = House(start, tmp_path, f"sqlite:///{tmp_path / 'shop.db'}", free_ports(2), webs=1, workers=1)
+    deployment = Deployment(start, tmp_path, f"sqlite:///{tmp_path / 'shop.db'}", free_ports(2), webs=1, workers=1)
     try:
-        house.supply(1000)
-        yield house
+        deployment.supply(1000)
+        yield deployment
     finally:
-        house.end()
+        deployment.end()
 
 
-def good_callbacks(house: House) -> list[dict[str, str]]:
+def good_callbacks(deployment: Deployment) -> list[dict[str, str]]:
     """What the gateway would send for orders that wait to be paid."""
-    store = Store(house.sandbox_database)
-    with house.app.app_context():
+    store = Store(deployment.sandbox_database)
+    with deployment.app.app_context():
         order = OrderFactory(store)
         messages = [order.callback(order.awaiting()) for _ in range(ORDERS)]
-        forget_connections(house.app)
+        forget_connections(deployment.app)
     store.close()
     return messages
 
 
 @pytest.mark.parametrize("gateway", ["slow", "down"])
-def test_rows_34_and_56_callbacks_are_answered_at_once(house: House, gateway: str) -> None:
-    messages = good_callbacks(house)
-    with house.app.app_context():
+def test_rows_34_and_56_callbacks_are_answered_at_once(deployment: Deployment, gateway: str) -> None:
+    messages = good_callbacks(deployment)
+    with deployment.app.app_context():
         slugs = list(db.session.scalars(select(Product.slug).filter_by(active=True)))
         calls_before = db.session.scalar(select(func.count()).select_from(GatewayCall))
-        forget_connections(house.app)
+        forget_connections(deployment.app)
     if gateway == "slow":
         for _ in range(200):
-            requests.post(f"{house.sandbox_url}/trouble", json={"case": "slow", "invoice": "next"}, timeout=10)
+            requests.post(f"{deployment.sandbox_url}/trouble", json={"case": "slow", "invoice": "next"}, timeout=10)
     else:
-        house.sandbox.end()
+        deployment.sandbox.end()
     over = threading.Event()
 
     def check_out(number: int) -> None:
         while not over.wait(0.5):  # customers think between two orders
             number += CUSTOMERS
-            customer = Customer(number, 7, house.webs, house.sandbox_url, slugs)
+            customer = Customer(number, 7, deployment.webs, deployment.sandbox_url, slugs)
             customer.odd_answer, customer.plan = "", "walk away"
             try:
                 next(customer.buy(), None)  # who gets no invoice goes home
@@ -79,24 +79,24 @@ def test_rows_34_and_56_callbacks_are_answered_at_once(house: House, gateway: st
     customers = [threading.Thread(target=check_out, args=(n,), daemon=True) for n in range(CUSTOMERS)]
     with ExitStack() as hangers:
         for _ in range(SLOW_CLIENTS):
-            port = int(house.webs[0].rpartition(":")[2])
+            port = int(deployment.webs[0].rpartition(":")[2])
             hanger = hangers.enter_context(socket.create_connection(("127.0.0.1", port), timeout=10))
             hanger.sendall(b"POST /amwal/callback HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 400\r\n\r\n{")
         for customer in customers:
             customer.start()
         time.sleep(2)  # until they wait for the gateway
-        times = send_all(f"{house.webs[0]}/amwal/callback", messages)
+        times = send_all(f"{deployment.webs[0]}/amwal/callback", messages)
         over.set()
     assert len(times) == ORDERS * COPIES
     p99 = quantiles(times, n=100)[98]
     print(f"gateway {gateway}: {len(times)} callbacks, median {median(times):.3f} s, p99 {p99:.3f} s")
     assert p99 < 1, sorted(times)[-10:]
-    with house.app.app_context():
+    with deployment.app.app_context():
         assert db.session.scalar(select(func.count()).select_from(Payment)) == ORDERS
         assert db.session.scalar(select(func.count()).select_from(Order)) > ORDERS  # customers were really at it
         assert (calls_before or 0) >= ORDERS
         assert audit.violations() == []
-        forget_connections(house.app)
+        forget_connections(deployment.app)
 
 
 def send_all(url: str, messages: list[dict[str, str]]) -> list[float]:

@@ -23,7 +23,7 @@ from shop.ops import audit
 from shop.states import OrderState
 from tests.children import Child, children, free_port, wait_for
 from tests.conftest import OrderFactory, rows, set_stock, settings_for
-from tests.faults.house import forget_connections
+from tests.faults.deployment import forget_connections
 
 pytestmark = pytest.mark.slow
 sqlite = sqlite_library()  # two libraries in one process would drop each other's locks on the file
@@ -84,8 +84,8 @@ def test_rows_17_and_18_killed_around_the_commit(folder: Path, gateway: Any, mom
         order = OrderFactory(gateway)
         waiting = order.awaiting()
         message = order.callback(waiting)
-        mortal = [sys.executable, "-m", "tests.faults.mortal", url.rpartition(":")[2], moment]
-        with running(mortal, environment, url, folder / "mortal.log") as process:
+        crash_at_commit = [sys.executable, "-m", "tests.faults.crash_at_commit", url.rpartition(":")[2], moment]
+        with running(crash_at_commit, environment, url, folder / "crash_at_commit.log") as process:
             assert post(url, message) == 0  # no 200 was sent
             assert process.wait(10) == -signal.SIGKILL
         assert order.again(waiting).state is (

@@ -31,7 +31,7 @@ from shop.states import DeliveryState, OrderState, StockReason
 from shop.views import checkout
 from tests.conftest import CONTACT
 from tests.faults.bugs import Killed, effects_repeated, no_dedupe, outbox_outside, unknown_secret_accepted
-from tests.faults.world import AUDIT, STOCK, Crash, Effect, FakeGateway, Watch, World, value_of
+from tests.faults.harness import AUDIT, STOCK, Crash, Effect, FakeGateway, Harness, Watch, value_of
 
 SEQUENCES = int(os.environ.get("SEQUENCES", "100"))
 SEED = int(os.environ.get("SEED", "1"))
@@ -86,31 +86,31 @@ crashes = st.none() | st.none() | st.builds(lambda place, killed: Crash(*place, 
 
 
 class Life(RuleBasedStateMachine):
-    """A shop's life. `world` is set by the test."""
+    """A shop's life. `harness` is set by the test."""
 
-    world: World
+    harness: Harness
 
     def __init__(self) -> None:
         super().__init__()
-        self.world.restore()
-        self.context = self.world.app.app_context()
+        self.harness.restore()
+        self.context = self.harness.app.app_context()
         self.context.push()
-        self.watch = Watch(self.world.app)
+        self.watch = Watch(self.harness.app)
         self.gateway = FakeGateway(self.watch)
-        self.world.app.extensions["amwal"] = Gateway(self.gateway)  # type: ignore[arg-type]
+        self.harness.app.extensions["amwal"] = Gateway(self.gateway)  # type: ignore[arg-type]
         self.clock = 0
         self.stock = dict(STOCK)
         self.known: list[Known] = []
         self.verdicts: list[str] = []
-        self.browsers = [self.world.app.test_client() for _ in range(3)]
+        self.browsers = [self.harness.app.test_client() for _ in range(3)]
         self.forms: list[tuple[int, dict[str, str], tuple[str, int]]] = []
         self.tokens: dict[int, str] = {}
         self.checked = -1
 
     def teardown(self) -> None:
         try:
-            assert self.world.ask("PRAGMA integrity_check") == [("ok",)]
-            assert not self.world.ask("PRAGMA foreign_key_check")
+            assert self.harness.ask("PRAGMA integrity_check") == [("ok",)]
+            assert not self.harness.ask("PRAGMA foreign_key_check")
         finally:
             self.watch.close()
             db.session.remove()
@@ -123,20 +123,20 @@ class Life(RuleBasedStateMachine):
         if self.checked == self.watch.commits_ever:
             return
         self.checked = self.watch.commits_ever
-        there = self.world.ask(
+        there = self.harness.ask(
             "SELECT id, state, (SELECT count(*) FROM payment WHERE order_id = orders.id),"
             " (SELECT count(*) FROM delivery WHERE order_id = orders.id),"
             " (SELECT count(*) FROM outbox_message WHERE key = 'mail_receipt:' || orders.id) FROM orders ORDER BY id"
         )
         model = [(one.id, one.state.value, len(one.payments), one.deliveries, one.receipts) for one in self.known]
         assert [tuple(row) for row in there] == model
-        assert dict(self.world.ask("SELECT slug, stock FROM product WHERE slug IN (?, ?, ?)", *STOCK)) == self.stock
+        assert dict(self.harness.ask("SELECT slug, stock FROM product WHERE slug IN (?, ?, ?)", *STOCK)) == self.stock
         for text, query, values in AUDIT:
-            assert not self.world.raw.execute(query, values).fetchall(), text
+            assert not self.harness.raw.execute(query, values).fetchall(), text
 
     def act(self, operation: Callable[[], Any], *effects: Effect, crash: Crash | None = None) -> Any:
         """Do something whose commits have these effects. What breaks off before its first commit leaves no trace."""
-        before = self.world.dump() if crash else {}
+        before = self.harness.dump() if crash else {}
         self.watch.begin(list(effects), crash)
         result = None
         try:
@@ -149,7 +149,7 @@ class Life(RuleBasedStateMachine):
         if fired and crash:
             self.saw(f"{'killed' if crash.killed else 'failed'} at a {crash.at}")
         if fired and not self.watch.counts.get("committed"):
-            assert self.world.dump() == before, "something was left half done"
+            assert self.harness.dump() == before, "something was left half done"
         if isinstance(result, TestResponse):
             assert result.status_code < 500 or (result.status_code == 503 and (fired or self.is_closed()))
         if not fired:
@@ -160,7 +160,7 @@ class Life(RuleBasedStateMachine):
 
     def saw(self, what: str) -> None:
         """Count what happened, to know that the lives are worth their name."""
-        self.world.seen[what] += 1
+        self.harness.seen[what] += 1
 
     def nothing(self) -> None:
         """The effect of a commit that changes nothing here."""
@@ -277,7 +277,7 @@ class Life(RuleBasedStateMachine):
             hidden = {name: value_of(answer.text, name) for name in ("csrf_token", "checkout_key")}
             self.tokens[browser] = hidden["csrf_token"]
             token = self.browsers[browser].basket()
-            [(version,)] = self.world.ask("SELECT version FROM basket WHERE token = ?", token)
+            [(version,)] = self.harness.ask("SELECT version FROM basket WHERE token = ?", token)
             self.forms = [*self.forms, (browser, CONTACT | {"delivery": "pickup"} | hidden, (token, version))][-6:]
 
     @rule(browser=browsers, slug=slugs, units=st.integers(1, 3), reply=replies, pays=st.booleans())
@@ -295,9 +295,9 @@ class Life(RuleBasedStateMachine):
         """A new one, or one that was sent before: twice, from another tab, with the back button."""
         browser, data, form = self.forms[-1 - number % len(self.forms)]
         token, version = form
-        [(basket_id, now_at, is_open)] = self.world.ask("SELECT id, version, open FROM basket WHERE token = ?", token)
+        [(basket_id, now_at, is_open)] = self.harness.ask("SELECT id, version, open FROM basket WHERE token = ?", token)
         items = dict(
-            self.world.ask(
+            self.harness.ask(
                 "SELECT slug, quantity FROM basket_item JOIN product ON product.id = product_id WHERE basket_id = ?",
                 basket_id,
             )
@@ -308,7 +308,7 @@ class Life(RuleBasedStateMachine):
 
         def placed() -> None:
             where = "WHERE basket_id = ? AND basket_version = ?"
-            [row] = self.world.ask(f"SELECT id, token, key FROM orders {where}", basket_id, version)
+            [row] = self.harness.ask(f"SELECT id, token, key FROM orders {where}", basket_id, version)
             self.known.append(Known(*row, items, self.clock + 1800, form))
             self.take(self.known[-1])
 
@@ -386,7 +386,7 @@ class Life(RuleBasedStateMachine):
 
     def post(self, message: Any) -> TestResponse:
         """Send a callback."""
-        return self.world.app.test_client().post("/amwal/callback", json=message)
+        return self.harness.app.test_client().post("/amwal/callback", json=message)
 
     @precondition(lambda self: any(one.invoice for one in self.known))
     @rule(
@@ -434,7 +434,7 @@ class Life(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([20, 16 * 60, 31 * 60, 121 * 60]))
     def let_time_pass(self, seconds: int) -> None:
         self.clock += seconds
-        self.world.let_time_pass(seconds)
+        self.harness.let_time_pass(seconds)
 
     @precondition(lambda self: self.known)
     @rule(crash=crashes)
@@ -446,7 +446,7 @@ class Life(RuleBasedStateMachine):
                 worker.tick()
             finally:
                 for order in due:  # each in a transaction of its own
-                    [(state,)] = self.world.ask("SELECT state FROM orders WHERE id = ?", order.id)
+                    [(state,)] = self.harness.ask("SELECT state FROM orders WHERE id = ?", order.id)
                     assert state == "expired" or (self.watch.fired and state == order.state.value)
                     if state == "expired":
                         self.saw(f"expired while {order.state}")
@@ -490,7 +490,7 @@ class Life(RuleBasedStateMachine):
     @precondition(lambda self: any(one.state in (OrderState.PAID, OrderState.NEEDS_REVIEW) for one in self.known))
     @rule(number=orders_, crash=crashes)
     def refund(self, number: int, crash: Crash | None) -> None:
-        """All payments are sent back by hand. What has not left the house goes back on the shelf."""
+        """All payments are sent back by hand. What was not sent goes back on the shelf."""
         order = self.pick(number, OrderState.PAID, OrderState.NEEDS_REVIEW)
 
         def give_back() -> None:
@@ -591,18 +591,18 @@ SELDOM = {
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory, migrated: Path) -> Iterator[World]:
+def harness(tmp_path_factory: pytest.TempPathFactory, migrated: Path) -> Iterator[Harness]:
     """A shop to begin anew with, again and again."""
-    made = World(tmp_path_factory.mktemp("stateful"), migrated)
+    made = Harness(tmp_path_factory.mktemp("stateful"), migrated)
     # The list of 250 countries takes most of a page's time.
     with patch.object(checkout, "countries", lambda: [("JO", "Jordan"), ("SA", "Saudi Arabia")]):
         yield made
     made.forget_connections()
 
 
-def live(world: World, sequences: int, steps: int) -> None:
+def live(harness: Harness, sequences: int, steps: int) -> None:
     """Live so many lives of so many steps."""
-    machine = hypothesis.seed(SEED)(type("ThisLife", (Life,), {"world": world}))
+    machine = hypothesis.seed(SEED)(type("ThisLife", (Life,), {"harness": harness}))
     run_state_machine_as_test(
         machine,
         settings=settings(
@@ -616,22 +616,22 @@ def live(world: World, sequences: int, steps: int) -> None:
     )
 
 
-def test_a_few_short_lives_keep_the_books_right(world: World) -> None:
-    live(world, 4, 25)
+def test_a_few_short_lives_keep_the_books_right(harness: Harness) -> None:
+    live(harness, 4, 25)
 
 
 @pytest.mark.slow
-def test_whatever_happens_the_books_are_right(world: World) -> None:
+def test_whatever_happens_the_books_are_right(harness: Harness) -> None:
     print(f"SEQUENCES={SEQUENCES} SEED={SEED}")
-    live(world, SEQUENCES, STEPS)
-    with world.app.app_context():
+    live(harness, SEQUENCES, STEPS)
+    with harness.app.app_context():
         assert not audit.violations()
-    print(*(f"{what}: {times}" for what, times in sorted(world.seen.items())), sep="\n")
-    assert set(world.seen) >= OFTEN | (SELDOM if SEQUENCES >= 1000 else set())
+    print(*(f"{what}: {times}" for what, times in sorted(harness.seen.items())), sep="\n")
+    assert set(harness.seen) >= OFTEN | (SELDOM if SEQUENCES >= 1000 else set())
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("switch", [unknown_secret_accepted, no_dedupe, effects_repeated, outbox_outside])
-def test_a_life_with_a_bug_goes_wrong(world: World, switch: Callable[[Any], AbstractContextManager[None]]) -> None:
+def test_a_life_with_a_bug_goes_wrong(harness: Harness, switch: Callable[[Any], AbstractContextManager[None]]) -> None:
     with switch(None), pytest.raises(AssertionError):
-        live(world, 50, STEPS)
+        live(harness, 50, STEPS)

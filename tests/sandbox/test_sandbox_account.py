@@ -281,7 +281,7 @@ def test_a_delivery_that_does_not_exist_is_a_404(client: FlaskClient, number: st
 def test_the_page_of_the_list_is_kept_when_a_button_is_pressed(
     client: FlaskClient, store: Store, invoice: MakeInvoice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(account, "PATIENCE_SECONDS", 0)
+    monkeypatch.setattr(account, "WAIT_SECONDS", 0)
     invoice_id = invoice()["invoiceId"]
     store.pay(invoice_id)
     [action] = re.findall('action="(/deliveries/[^"]+)"', client.get("/?show=paid&before=9&else=1").text)

@@ -178,7 +178,7 @@ def test_the_page_shows_the_time_once_the_clock_was_moved(client: FlaskClient, s
 def test_a_button_means_the_documented_time_however_fast_retries_run(
     client: FlaskClient, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(account, "PATIENCE_SECONDS", 0)
+    monkeypatch.setattr(account, "WAIT_SECONDS", 0)
     monkeypatch.setitem(client.application.config, "SPEED", 60)
     later(client, DAY)
     assert store.clock_goal == DAY / 60

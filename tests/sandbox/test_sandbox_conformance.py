@@ -104,7 +104,7 @@ SHARE_AN_ORDER |= {"oversized", "good", "duplicate", "second-session", "slow-sen
 def little_shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[set[str]], Run]]:
     """A sandbox, a little shop with the given faults, and a run over it, all in this process."""
     monkeypatch.setattr(replies, "DRIP_SECONDS", 14)
-    monkeypatch.setattr("sandbox.conformance.run.PATIENCE_SECONDS", 10)
+    monkeypatch.setattr("sandbox.conformance.run.WAIT_SECONDS", 10)
     servers: list[Any] = []
     with ExitStack() as contexts:
 

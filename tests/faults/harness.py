@@ -1,4 +1,4 @@
-"""The world around a shop that lives a random life (tests/faults/test_stateful.py): its crashes, its browsers, its
+"""The harness around a shop that lives a random life (tests/faults/test_stateful.py): its crashes, its browsers, its
 gateway, and a database that is put back for each life."""
 
 import re
@@ -111,7 +111,7 @@ class Watch:
             self.reach("committed")
 
 
-# --- The world around the shop ---------------------------------------------------------------------------------------
+# --- The shop's surroundings -----------------------------------------------------------------------------------------
 
 
 class Browser(FlaskClient):
@@ -174,7 +174,7 @@ class FakeGateway:
 PNG = payments.draw_qr(ORIGIN)
 
 
-class World:
+class Harness:
     """One app for all sequences, and a database that is put back before each."""
 
     def __init__(self, folder: Path, migrated: Path) -> None:

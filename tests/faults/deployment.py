@@ -1,4 +1,4 @@
-"""A whole house for fault campaigns: web processes, workers and the sandbox gateway as programs of their own."""
+"""A whole deployment for fault campaigns: web processes, workers and the sandbox gateway as programs of their own."""
 
 import os
 import random
@@ -24,7 +24,7 @@ SPEED = 2000
 
 
 class Process:
-    """A program, or a nursery whose present life can be killed."""
+    """A program, or one that forks again whenever its present life is killed."""
 
     def __init__(self, start: Start, name: str, command: list[str], folder: Path, **environment: str) -> None:
         """Start it; its errors go to a log in `folder`."""
@@ -56,7 +56,7 @@ class Process:
         end(self.process)
 
 
-class House:
+class Deployment:
     """Shop and gateway, with what a campaign needs to know of both."""
 
     def __init__(
@@ -98,13 +98,13 @@ class House:
         with self.app.app_context():
             result = self.app.test_cli_runner().invoke(args=["sample-shop"])
             assert result.exit_code == 0, result.output
-        nursery = ["-m", "tests.faults.nursery"]
+        prefork = ["-m", "tests.faults.prefork"]
         self.shop = [
-            Process(start, f"web-{n}", [*nursery, "web", str(ports[n])], folder, **self.settings)
+            Process(start, f"web-{n}", [*prefork, "web", str(ports[n])], folder, **self.settings)
             for n in range(1, webs + 1)
         ]
         self.shop += [
-            Process(start, f"worker-{n}", [*nursery, "worker"], folder, **self.settings) for n in range(1, workers + 1)
+            Process(start, f"worker-{n}", [*prefork, "worker"], folder, **self.settings) for n in range(1, workers + 1)
         ]
         for url in self.webs:
             wait_for(f"{url}/healthz")

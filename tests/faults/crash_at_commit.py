@@ -1,4 +1,4 @@
-"""A web process that is killed at a chosen moment: `python -m tests.faults.mortal PORT before-commit|after-commit`.
+"""A web process killed around a commit: `python -m tests.faults.crash_at_commit PORT before-commit|after-commit`.
 
 The moment is the commit that stores a payment. The process dies by SIGKILL, as in a power cut or an out-of-memory kill.
 """

@@ -1,4 +1,4 @@
-"""Keeps one of the shop's processes alive: `python -m tests.faults.nursery web PORT` or `… worker`.
+"""Keeps one of the shop's processes alive: `python -m tests.faults.prefork web PORT` or `… worker`.
 
 A killed process must be back at once, many times a minute, or the campaign would wait for Python to start most of the
 time. So the program is loaded once, and each life of the process is a fork of it. What runs in the fork is what
