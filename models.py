@@ -23,10 +23,11 @@ from sqlalchemy import (
     UniqueConstraint,
     text,
 )
-from sqlalchemy.orm import Mapped, mapped_column, relationship
+from sqlalchemy.orm import Mapped, mapped_column, relationship, validates
 
-from shop.db import Base, UTCDateTime
+from shop.db import Base, OpenEnum, UTCDateTime
 from shop.states import (
+    Actor,
     AttentionKind,
     CallbackOutcome,
     DeliveryState,
@@ -37,6 +38,7 @@ from shop.states import (
     PaymentSource,
     StockReason,
 )
+from shop.text import fold
 
 LocalizedText = dict[str, str]
 """The same text by language code."""
@@ -64,7 +66,7 @@ def digest(secret: str) -> str:
 
 
 def enum_column(enum: type[StrEnum]) -> Enum:
-    """A text column that holds an enum's values, with a CHECK that names them."""
+    """A text column for an enum that is complete, with a CHECK that names its values. Others are an `OpenEnum`."""
     return Enum(
         enum,
         name=enum.__name__.lower(),
@@ -73,6 +75,31 @@ def enum_column(enum: type[StrEnum]) -> Enum:
         length=40,
         values_callable=lambda members: [member.value for member in members],
     )
+
+
+# --- The shop itself -------------------------------------------------------------------------------------------------
+
+
+class Shop(Base):
+    """What the shop knows of itself: the one row with id 1, made by the first migration."""
+
+    __tablename__ = "shop"
+    __table_args__ = (CheckConstraint("id = 1", name="one_row"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    currency: Mapped[str | None] = mapped_column(String(3))
+    """The currency of all stored amounts, and its decimals; NULL until the first price is stored."""
+    exponent: Mapped[int | None]
+    closed_since: Mapped[datetime | None] = mapped_column(UTCDateTime)
+    """Since when the merchant takes no orders, and the sentence that customers read."""
+    closed_why: Mapped[str] = mapped_column(String(500), default="", server_default="")
+    restored_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
+    """When a backup was restored, and when the payments since were compared with the gateway's account."""
+    compared_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
+    next_order_id: Mapped[int] = mapped_column(default=1, server_default="1")
+    """Ids are given out here, not by the database: after a restore it would give some a second time."""
+    catalogue_version: Mapped[int] = mapped_column(default=0, server_default="0")
+    """Counts the changes of what the catalogue shows."""
 
 
 # --- The catalogue ---------------------------------------------------------------------------------------------------
@@ -98,8 +125,10 @@ class Product(Base):
         CheckConstraint("stock >= 0", name="stock_not_negative"),
         # One index for each order of the list, ended by the id that makes its pages continue exactly.
         Index("ix_product_featured", "active", "position", "id"),
+        Index("ix_product_newest", "active", "id"),
         Index("ix_product_price", "active", "price", "id"),
         Index("ix_product_category", "category_id", "active", "position", "id"),
+        Index("ix_product_category_newest", "category_id", "active", "id"),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -109,6 +138,8 @@ class Product(Base):
     subtitle: Mapped[LocalizedText] = mapped_column(JSON)
     description: Mapped[LocalizedText] = mapped_column(JSON)
     label: Mapped[LocalizedText | None] = mapped_column(JSON(none_as_null=True))
+    facts: Mapped[list[dict[str, LocalizedText]]] = mapped_column(JSON, default=list)
+    """Facts in their order, each a `name` and a `value` by language: origin, process, weight, …"""
     price: Mapped[int] = mapped_column(BigInteger)
     stock: Mapped[int] = mapped_column(default=0)
     image: Mapped[str] = mapped_column(String(200))
@@ -119,6 +150,24 @@ class Product(Base):
     """Name, subtitle and description in every language, folded by `shop.catalogue.fold` for searching."""
 
     category: Mapped[Category] = relationship()
+
+
+class ProductPicture(Base):
+    """A picture of a product in one size. Its digest names it in URLs, so it can be cached for good."""
+
+    __tablename__ = "product_picture"
+    __table_args__ = (UniqueConstraint("product_id", "width"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    product_id: Mapped[int] = mapped_column(ForeignKey("product.id"))
+    digest: Mapped[str] = mapped_column(String(64), index=True)
+    """SHA-256 of `content`, in hex."""
+    width: Mapped[int]
+    height: Mapped[int]
+    """Pixels."""
+    content: Mapped[bytes] = mapped_column(LargeBinary)
+    """WebP."""
+    created_at: Mapped[datetime] = mapped_column(UTCDateTime, default=now)
 
 
 class StockMovement(Base):
@@ -136,16 +185,19 @@ class StockMovement(Base):
     product_id: Mapped[int] = mapped_column(ForeignKey("product.id"), index=True)
     order_id: Mapped[int | None] = mapped_column(ForeignKey("orders.id"))
     reservation: Mapped[int | None]
-    reason: Mapped[StockReason] = mapped_column(enum_column(StockReason))
+    reason: Mapped[StockReason] = mapped_column(OpenEnum(StockReason))
     quantity: Mapped[int]
     """Signed units: what is reserved counts negative, what comes in or back positive."""
+    staff_id: Mapped[int | None] = mapped_column(ForeignKey("staff.id"))
+    """Who corrected the stock, and why."""
+    note: Mapped[str] = mapped_column(String(300), default="")
     at: Mapped[datetime] = mapped_column(UTCDateTime, default=now)
 
 
-class DeliveryOption(Base):
-    """A way to get the goods, and what it costs."""
+class DeliveryMethod(Base):
+    """A delivery method and its price."""
 
-    __tablename__ = "delivery_option"
+    __tablename__ = "delivery_method"
     __table_args__ = (CheckConstraint("price >= 0 AND free_from >= 0", name="not_negative"),)
 
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -155,6 +207,8 @@ class DeliveryOption(Base):
     price: Mapped[int] = mapped_column(BigInteger)
     free_from: Mapped[int | None] = mapped_column(BigInteger)
     """Goods worth this much (minor units) are delivered free of charge."""
+    is_collection: Mapped[bool] = mapped_column(default=False)
+    """Whether the customer collects the goods at the shop."""
     position: Mapped[int] = mapped_column(default=0)
     active: Mapped[bool] = mapped_column(default=True)
 
@@ -180,7 +234,7 @@ class Basket(Base):
     version: Mapped[int] = mapped_column(default=0)
     open: Mapped[bool] = mapped_column(default=True)
     """Whether it may still be changed: not while it belongs to an order."""
-    updated_at: Mapped[datetime] = mapped_column(UTCDateTime, default=now)
+    updated_at: Mapped[datetime] = mapped_column(UTCDateTime, default=now, index=True)
 
     items: Mapped[list["BasketItem"]] = relationship(back_populates="basket", order_by="BasketItem.id")
 
@@ -196,7 +250,7 @@ class Basket(Base):
 
 
 class BasketItem(Base):
-    """So many of a product in a basket."""
+    """A product and its quantity in a basket."""
 
     __tablename__ = "basket_item"
     __table_args__ = (
@@ -238,9 +292,11 @@ class Order(Base):
         Index("ix_orders_reserved_until", "state", "reserved_until"),
         Index("ix_orders_returned_at", "state", "returned_at"),
         Index("ix_orders_network", "network", "state"),
+        Index("ix_orders_state", "state", "id"),
     )
 
-    id: Mapped[int] = mapped_column(primary_key=True)
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    """Given out by `Shop.next_order_id`."""
     token: Mapped[str] = mapped_column(String(40), unique=True, default=new_token)
     """Names the order in URLs, the gateway's return URLs among them. Shows no personal data by itself."""
     key: Mapped[str] = mapped_column(String(40), default=new_token)
@@ -273,7 +329,10 @@ class Order(Base):
     """The lease of the request that is asking the gateway for the invoice."""
 
     name: Mapped[str] = mapped_column(String(120), default="")
-    email: Mapped[str] = mapped_column(String(254), default="", index=True)
+    name_key: Mapped[str] = mapped_column(String(240), default="", index=True)
+    """Name and e-mail address as `shop.text.fold` makes them, for searching; set with them."""
+    email: Mapped[str] = mapped_column(String(254), default="")
+    email_key: Mapped[str] = mapped_column(String(254), default="", index=True)
     phone: Mapped[str] = mapped_column(String(40), default="")
     address: Mapped[str] = mapped_column(String(300), default="")
     city: Mapped[str] = mapped_column(String(120), default="")
@@ -285,12 +344,20 @@ class Order(Base):
     """A keyed digest of the network address that holds the goods, see `shop.limits.network_digest`: to count open
     orders by, and of no other use. Cleared with the contact fields."""
 
+    is_collected: Mapped[bool] = mapped_column(default=False)
+    """Whether the customer collects the goods, instead of having them sent."""
+
     lines: Mapped[list["OrderLine"]] = relationship(back_populates="order", order_by="OrderLine.id")
     basket: Mapped[Basket | None] = relationship()
     invoice: Mapped["Invoice | None"] = relationship(back_populates="order")
     payments: Mapped[list["Payment"]] = relationship(order_by="Payment.id")
     delivery: Mapped["Delivery | None"] = relationship()
     events: Mapped[list["OrderEvent"]] = relationship(order_by="OrderEvent.seq")
+
+    @validates("name", "email")
+    def _fold(self, field: str, value: str) -> str:
+        setattr(self, f"{field}_key", fold(value))
+        return value
 
     @property
     def number(self) -> str:
@@ -367,16 +434,18 @@ class OrderEvent(Base):
     __table_args__ = (
         UniqueConstraint("order_id", "seq"),
         CheckConstraint("(kind = 'state_changed') = (to_state IS NOT NULL)", name="state_change_has_target"),
+        CheckConstraint("(actor IN ('staff', 'comparison')) = (staff_id IS NOT NULL)", name="person_is_named"),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
     order_id: Mapped[int] = mapped_column(ForeignKey("orders.id"))
     seq: Mapped[int]
-    kind: Mapped[EventKind] = mapped_column(enum_column(EventKind))
+    kind: Mapped[EventKind] = mapped_column(OpenEnum(EventKind))
     from_state: Mapped[str | None] = mapped_column(String(40))
     to_state: Mapped[str | None] = mapped_column(String(40))
-    actor: Mapped[str] = mapped_column(String(80))
-    """`customer`, `shop`, `gateway`, `worker`, or `staff:<id>`."""
+    actor: Mapped[Actor] = mapped_column(enum_column(Actor))
+    staff_id: Mapped[int | None] = mapped_column(ForeignKey("staff.id"))
+    """The member of staff, where the actor is one."""
     detail: Mapped[str] = mapped_column(String(300), default="")
     at: Mapped[datetime] = mapped_column(UTCDateTime, default=now)
 
@@ -385,11 +454,14 @@ class Delivery(Base):
     """The parcel of a paid order: exactly one, made in the transaction that marks the order paid."""
 
     __tablename__ = "delivery"
+    __table_args__ = (Index("ix_delivery_state", "state", "id"),)
 
     id: Mapped[int] = mapped_column(primary_key=True)
     order_id: Mapped[int] = mapped_column(ForeignKey("orders.id"), unique=True)
     state: Mapped[DeliveryState] = mapped_column(enum_column(DeliveryState), default=DeliveryState.PREPARING)
-    tracking: Mapped[str] = mapped_column(String(200), default="")
+    carrier: Mapped[str] = mapped_column(String(80), default="")
+    tracking: Mapped[str] = mapped_column(String(500), default="")
+    """The https address at which the carrier shows where the parcel is."""
     created_at: Mapped[datetime] = mapped_column(UTCDateTime, default=now)
     shipped_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
     delivered_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
@@ -438,11 +510,15 @@ class CallbackAttempt(Base):
     """The inbox: every callback that arrived, what we answered and why. The body is kept redacted and cut."""
 
     __tablename__ = "callback_attempt"
+    __table_args__ = (
+        CheckConstraint("outcome <> 'too_many'", name="limited_attempts_are_not_stored"),
+        Index("ix_callback_attempt_outcome", "outcome", "id"),
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True)
     received_at: Mapped[datetime] = mapped_column(UTCDateTime, default=now, index=True)
     sender: Mapped[str] = mapped_column(String(60))
-    outcome: Mapped[CallbackOutcome] = mapped_column(enum_column(CallbackOutcome))
+    outcome: Mapped[CallbackOutcome] = mapped_column(OpenEnum(CallbackOutcome))
     status: Mapped[int]
     """The HTTP status that we answered with."""
     reason: Mapped[str] = mapped_column(String(300), default="")
@@ -463,9 +539,22 @@ class Staff(Base):
     email: Mapped[str] = mapped_column(String(254), unique=True)
     name: Mapped[str] = mapped_column(String(120))
     password_hash: Mapped[str] = mapped_column(String(300))
-    totp_secret: Mapped[str | None] = mapped_column(String(64))
     active: Mapped[bool] = mapped_column(default=True)
     created_at: Mapped[datetime] = mapped_column(UTCDateTime, default=now)
+
+
+class StaffSession(Base):
+    """A signed-in browser of a member of staff. Revoked or idle for too long, it is dead at its next request."""
+
+    __tablename__ = "staff_session"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    staff_id: Mapped[int] = mapped_column(ForeignKey("staff.id"), index=True)
+    token_digest: Mapped[str] = mapped_column(String(64), unique=True)
+    """SHA-256 of the token in the cookie: a leaked backup signs nobody in."""
+    created_at: Mapped[datetime] = mapped_column(UTCDateTime, default=now)
+    seen_at: Mapped[datetime] = mapped_column(UTCDateTime, default=now)
+    revoked_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
 
 
 class Payment(Base):
@@ -491,7 +580,7 @@ class Payment(Base):
     callback_id: Mapped[int | None] = mapped_column(ForeignKey("callback_attempt.id"), unique=True)
     staff_id: Mapped[int | None] = mapped_column(ForeignKey("staff.id"))
     note: Mapped[str] = mapped_column(String(500), default="")
-    received_at: Mapped[datetime] = mapped_column(UTCDateTime, default=now)
+    received_at: Mapped[datetime] = mapped_column(UTCDateTime, default=now, index=True)
 
     refunds: Mapped[list["Refund"]] = relationship(order_by="Refund.id")
 
@@ -506,6 +595,8 @@ class Refund(Base):
     payment_id: Mapped[int] = mapped_column(ForeignKey("payment.id"), index=True)
     amount: Mapped[int] = mapped_column(BigInteger)
     staff_id: Mapped[int] = mapped_column(ForeignKey("staff.id"))
+    reference: Mapped[str] = mapped_column(String(200), default="")
+    """Of the transfer, in whatever system it was made."""
     note: Mapped[str] = mapped_column(String(500), default="")
     at: Mapped[datetime] = mapped_column(UTCDateTime, default=now)
 
@@ -537,7 +628,7 @@ class Attention(Base):
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    kind: Mapped[AttentionKind] = mapped_column(enum_column(AttentionKind))
+    kind: Mapped[AttentionKind] = mapped_column(OpenEnum(AttentionKind))
     subject: Mapped[str] = mapped_column(String(200))
     order_id: Mapped[int | None] = mapped_column(ForeignKey("orders.id"), index=True)
     detail: Mapped[str] = mapped_column(String(500), default="")
@@ -547,6 +638,8 @@ class Attention(Base):
     mailed_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
     closed_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
     closed_by: Mapped[int | None] = mapped_column(ForeignKey("staff.id"))
+    resolution: Mapped[str] = mapped_column(String(500), default="")
+    """What the person who closed it wrote."""
 
 
 class OutboxMessage(Base):
@@ -558,7 +651,7 @@ class OutboxMessage(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     key: Mapped[str] = mapped_column(String(120), unique=True)
     """Names the effect, e.g. `mail_receipt:17`: queued once, and repeated runs can recognise themselves."""
-    kind: Mapped[OutboxKind] = mapped_column(enum_column(OutboxKind))
+    kind: Mapped[OutboxKind] = mapped_column(OpenEnum(OutboxKind))
     payload: Mapped[dict[str, Any]] = mapped_column(JSON)
     created_at: Mapped[datetime] = mapped_column(UTCDateTime, default=now)
     due_at: Mapped[datetime] = mapped_column(UTCDateTime, default=now)

@@ -12,12 +12,14 @@ from alembic.autogenerate.api import AutogenContext
 from sqlalchemy import Connection
 
 import models
-from shop.db import UTCDateTime, engine
+from shop.db import OpenEnum, UTCDateTime, engine
 
 
 def render_item(kind: str, item: Any, _context: AutogenContext) -> str | bool:
-    """Write our own column type as the plain one that it is made of: migrations must outlive the code."""
-    return "sa.DateTime(timezone=True)" if kind == "type" and isinstance(item, UTCDateTime) else False
+    """Write our own column types as the plain ones that they are made of: migrations must outlive the code."""
+    if kind == "type" and isinstance(item, UTCDateTime):
+        return "sa.DateTime(timezone=True)"
+    return "sa.String(length=40)" if kind == "type" and isinstance(item, OpenEnum) else False
 
 
 def migrate(connection: Connection) -> None:

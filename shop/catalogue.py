@@ -1,7 +1,5 @@
 """Products and search."""
 
-import unicodedata
-
 from flask_babel import lazy_gettext as _
 from sqlalchemy import select
 from sqlalchemy.orm import joinedload
@@ -11,11 +9,9 @@ from shop import paging
 from shop.db import db
 from shop.paging import Keys, Page
 from shop.states import Labelled
+from shop.text import fold
 
 PAGE = 24
-
-# What NFKD leaves apart: ya without dots, ta marbuta, alif wasla, Persian kaf and ya. Tatweel goes.
-_LETTERS = str.maketrans("ىةٱکی", "يهاكي", "ـ")
 
 
 class Sort(Labelled):
@@ -38,16 +34,6 @@ class Sort(Labelled):
                 return Keys([Product.price, Product.id], down=True)
             case _:
                 return Keys([Product.position, Product.id])
-
-
-def fold(text: str) -> str:
-    """A text as search sees it: no case, accents or harakat; one form of alif, ya and ha; plain digits.
-
-    SQLite's own full-text folding knows none of the Arabic part: it takes أحمد and احمد for different words.
-    """
-    plain = "".join(c for c in unicodedata.normalize("NFKD", text.casefold()) if not unicodedata.combining(c))
-    digits = "".join(str(unicodedata.decimal(c)) if c.isdecimal() else c for c in plain)
-    return " ".join(digits.translate(_LETTERS).split())
 
 
 def searchable(*texts: LocalizedText) -> str:

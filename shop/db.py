@@ -16,12 +16,13 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from enum import StrEnum
 from types import ModuleType
 from typing import Any
 
 from flask import Flask
 from flask_sqlalchemy import SQLAlchemy
-from sqlalchemy import DateTime, Dialect, Engine, ExceptionContext, MetaData, event, make_url
+from sqlalchemy import DateTime, Dialect, Engine, ExceptionContext, MetaData, String, event, make_url
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import DeclarativeBase, Session
 from sqlalchemy.types import TypeDecorator
@@ -67,6 +68,42 @@ class UTCDateTime(TypeDecorator[datetime]):
         if value is None:
             return None
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class UnknownWord(str):
+    """A stored word that this version doesn't know. It stands for itself where people read it."""
+
+    @property
+    def value(self) -> str:
+        """The word."""
+        return str(self)
+
+    label = value
+
+
+class OpenEnum(TypeDecorator[Any]):
+    """An enum that later versions add to: checked when written; an unknown value is read as an `UnknownWord`.
+
+    A CHECK in the database would make the version before it fail during a rolling upgrade.
+    """
+
+    impl = String(40)
+    cache_ok = True
+
+    def __init__(self, enum: type[StrEnum]) -> None:
+        super().__init__()
+        self.enum = enum
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        """Refuse what is no member."""
+        return None if value is None else self.enum(value).value
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> str | None:
+        """Return the member, or the word itself."""
+        try:
+            return None if value is None else self.enum(value)
+        except ValueError:
+            return UnknownWord(value)
 
 
 db = SQLAlchemy(metadata=Base.metadata)

@@ -15,13 +15,13 @@ from itsdangerous import BadSignature, URLSafeSerializer
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
-from models import Basket, DeliveryOption, Order, OrderEvent, OrderLine, Product, now
+from models import Basket, DeliveryMethod, Order, OrderEvent, OrderLine, Product, Shop, now
 from shop import limits, stock
 from shop.db import write
 from shop.limits import UNLIMITED, Buyer
 from shop.money import contained_tax
 from shop.refusals import BasketChanged, SoldOut, TotalChanged
-from shop.states import TRANSITIONS, EventKind, LineKind, OrderState
+from shop.states import CUSTOMER, TRANSITIONS, WORKER, By, EventKind, LineKind, OrderState
 
 # --- What the customer was shown -------------------------------------------------------------------------------------
 
@@ -79,35 +79,34 @@ def place(quote: Quote, contact: Mapping[str, str], delivery: str, locale: str, 
         known = session.scalar(select(Order).filter_by(basket_id=basket.id, basket_version=quote.version))
         if known is not None:
             return known
-        option = session.scalar(select(DeliveryOption).filter_by(slug=delivery, active=True))
-        if option is None or not basket.open or basket.version != quote.version or not basket.items:
+        method = session.scalar(select(DeliveryMethod).filter_by(slug=delivery, active=True))
+        if method is None or not basket.open or basket.version != quote.version or not basket.items:
             raise BasketChanged
         for item in basket.items:
             if not item.product.active:
                 raise SoldOut(item.product)
-        charge = option.charge(basket.goods)
+        charge = method.charge(basket.goods)
         if basket.goods + charge != quote.totals.get(delivery):
             raise TotalChanged
         limits.refuse_too_many(session, buyer)
         lines = [_product_line(item.product, item.quantity) for item in basket.items]
-        lines.append(OrderLine(kind=LineKind.DELIVERY, name=option.name, quantity=1, price=charge))
-        of_basket = {"basket_id": basket.id, "basket_version": basket.version}
-        order = _new_order(lines, contact, locale=locale, network=buyer.network, **of_basket)
+        lines.append(OrderLine(kind=LineKind.DELIVERY, name=method.name, quantity=1, price=charge))
+        of_basket = {"basket_id": basket.id, "basket_version": basket.version, "is_collected": method.is_collection}
+        order_id = _next_id(session)
+        order = _new_order(lines, contact, id=order_id, locale=locale, network=buyer.network, **of_basket)
         session.add(order)
         session.flush()
-        session.add(
-            OrderEvent(order_id=order.id, seq=1, kind=EventKind.STATE_CHANGED, to_state=order.state, actor="customer")
-        )
+        session.add(_event(order, 1, EventKind.STATE_CHANGED, CUSTOMER, to_state=order.state))
         stock.take(session, order)
         basket.open = False
         return order
 
 
-def cancel(order_id: int, actor: str) -> bool:
+def cancel(order_id: int, by: By) -> bool:
     """Cancel an unpaid order: its stock goes back, its basket opens again. False if it was not to be cancelled."""
     with write() as session:
         order = lock(session, order_id)
-        if not order.is_cancellable or not transition(session, order, OrderState.CANCELLED, actor):
+        if not order.is_cancellable or not transition(session, order, OrderState.CANCELLED, by):
             return False
         session.execute(update(Basket).filter_by(id=order.basket_id).values(open=True, version=Basket.version + 1))
         stock.give_back(session, order)
@@ -120,7 +119,7 @@ def expire(order_id: int) -> bool:
         order = lock(session, order_id)
         if not order.state.holds_stock_unpaid or order.reserved_until > now():
             return False
-        if not transition(session, order, OrderState.EXPIRED, "worker"):
+        if not transition(session, order, OrderState.EXPIRED, WORKER):
             return False
         stock.give_back(session, order)
         return True
@@ -142,7 +141,7 @@ def resume(order_id: int, buyer: Buyer = UNLIMITED) -> bool:
         order.reservation += 1
         order.network = buyer.network
         stock.take(session, order)
-        return transition(session, order, back_to, "customer", reserved_until=until, held_since=now())
+        return transition(session, order, back_to, CUSTOMER, reserved_until=until, held_since=now())
 
 
 def record_return(order_id: int) -> None:
@@ -158,7 +157,7 @@ def record_return(order_id: int) -> None:
         if is_first and order.state is OrderState.AWAITING_PAYMENT:
             minutes = current_app.config["CONFIRMATION_MINUTES"]
             order.reserved_until += timedelta(minutes=minutes)
-            add_event(session, order, EventKind.RESERVATION_EXTENDED, "customer", f"by {minutes} minutes")
+            add_event(session, order, EventKind.RESERVATION_EXTENDED, CUSTOMER, f"by {minutes} minutes")
 
 
 # --- The pieces: one way to change a state, one to move stock --------------------------------------------------------
@@ -172,7 +171,7 @@ def lock(session: Session, order_id: int) -> Order:
     return session.scalars(select(Order).filter_by(id=order_id).with_for_update(key_share=True)).one()
 
 
-def transition(session: Session, order: Order, to: OrderState, actor: str, detail: str = "", **values: Any) -> bool:
+def transition(session: Session, order: Order, to: OrderState, by: By, detail: str = "", **values: Any) -> bool:
     """Bring an order into another state, with its event. The only code that changes `Order.state`.
 
     The UPDATE names the state that it leaves, so of two that race only one can win; the other gets False.
@@ -181,16 +180,16 @@ def transition(session: Session, order: Order, to: OrderState, actor: str, detai
         session: of the `write()` that is open.
         order: as loaded in this transaction.
         to: the state to reach.
-        actor: who did it, see `OrderEvent.actor`.
+        by: who does it.
         detail: a few words for the timeline.
         values: other columns to set with it.
 
     Raises:
-        ValueError: if `TRANSITIONS` does not allow this, whoever asks.
+        ValueError: if `TRANSITIONS` does not allow this, or not to that actor.
     """
     leaving = order.state
-    if to not in TRANSITIONS[leaving]:
-        raise ValueError(f"an order cannot go from {leaving} to {to}")
+    if by.actor not in TRANSITIONS[leaving].get(to, ()):
+        raise ValueError(f"an order cannot go from {leaving} to {to} by {by.actor}")
     seq = session.scalar(
         update(Order)
         .where(Order.id == order.id, Order.state == leaving)
@@ -199,16 +198,25 @@ def transition(session: Session, order: Order, to: OrderState, actor: str, detai
     )
     if seq is None:
         return False
-    event = OrderEvent(order_id=order.id, seq=seq, kind=EventKind.STATE_CHANGED, actor=actor, detail=detail)
-    event.from_state, event.to_state = leaving, to
-    session.add(event)
+    session.add(_event(order, seq, EventKind.STATE_CHANGED, by, detail, from_state=leaving, to_state=to))
     return True
 
 
-def add_event(session: Session, order: Order, kind: EventKind, actor: str, detail: str = "") -> None:
+def add_event(session: Session, order: Order, kind: EventKind, by: By, detail: str = "") -> None:
     """Add an event that changes no state to a locked order's history."""
     order.events_count += 1
-    session.add(OrderEvent(order_id=order.id, seq=order.events_count, kind=kind, actor=actor, detail=detail))
+    session.add(_event(order, order.events_count, kind, by, detail))
+
+
+def _event(order: Order, seq: int, kind: EventKind, by: By, detail: str = "", **states: OrderState) -> OrderEvent:
+    by_whom = {"actor": by.actor, "staff_id": by.staff_id}
+    return OrderEvent(order_id=order.id, seq=seq, kind=kind, detail=detail, **by_whom, **states)
+
+
+def _next_id(session: Session) -> int:
+    """The id of the next order. Its row is locked from here to the commit, so it is taken late."""
+    following = update(Shop).values(next_order_id=Shop.next_order_id + 1).returning(Shop.next_order_id)
+    return session.execute(following).scalar_one() - 1
 
 
 def _product_line(product: Product, quantity: int) -> OrderLine:

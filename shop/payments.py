@@ -25,7 +25,17 @@ from shop.gateway import current_gateway
 from shop.limits import current_miss_limiter
 from shop.money import to_decimal
 from shop.outbox import enqueue
-from shop.states import AttentionKind, CallbackOutcome, EventKind, OrderState, OutboxKind, PaymentSource
+from shop.states import (
+    GATEWAY,
+    SHOP,
+    AttentionKind,
+    By,
+    CallbackOutcome,
+    EventKind,
+    OrderState,
+    OutboxKind,
+    PaymentSource,
+)
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +116,7 @@ def _store(order_id: int, started: datetime, milliseconds: int, result: amwal.In
             stored = Invoice(order_id=order.id, gateway_id=result.id, secret_digest=digest(result.secret))
             stored.url, stored.qr, stored.amount = result.url, qr, order.total
             session.add(stored)
-            if orders.transition(session, order, OrderState.AWAITING_PAYMENT, "shop"):
+            if orders.transition(session, order, OrderState.AWAITING_PAYMENT, SHOP):
                 enqueue(session, OutboxKind.MAIL_PAY_HERE, order_id=order.id)
 
 
@@ -167,7 +177,7 @@ def accept_callback(body: bytes, sender: str) -> CallbackOutcome:
         session.flush()
         if attempt.order and attempt.outcome is CallbackOutcome.ACCEPTED:
             payment = Payment(session_id=attempt.session_id, source=PaymentSource.CALLBACK, callback_id=attempt.id)
-            apply_payment(session, attempt.order, payment, "gateway")
+            apply_payment(session, attempt.order, payment, GATEWAY)
         elif attempt.outcome is CallbackOutcome.DUPLICATE:
             # If a person was faster, their payment gets its callback and session now: another session is paid twice.
             by_hand = update(Payment).where(Payment.order_id == attempt.order_id, Payment.callback_id.is_(None))
@@ -230,30 +240,30 @@ def _flag_misses(session: Session, attempt: CallbackAttempt, skipped: int) -> No
         flag(session, AttentionKind.UNKNOWN_SECRET, "callback", f"last from {attempt.sender}", times=times)
 
 
-def apply_payment(session: Session, order: Order, payment: Payment, actor: str) -> None:
+def apply_payment(session: Session, order: Order, payment: Payment, by: By) -> None:
     """Store a payment and bring the order where it brings it from its present state."""
     payment.order_id, payment.amount = order.id, order.total
     session.add(payment)
     if order.state is OrderState.AWAITING_PAYMENT:
-        _pay(session, order, actor)
+        _pay(session, order, by)
     elif order.state is OrderState.EXPIRED:
-        _pay_late(session, order, actor)
+        _pay_late(session, order, by)
     elif order.state is OrderState.CANCELLED:
-        _review(session, order, AttentionKind.PAID_CANCELLED, actor)
+        _review(session, order, AttentionKind.PAID_CANCELLED, by)
     else:  # paid, in review or refunded: this is money on top, which only a person can send back
-        orders.add_event(session, order, EventKind.PAYMENT_ADDED, actor)
+        orders.add_event(session, order, EventKind.PAYMENT_ADDED, by)
         flag(session, AttentionKind.PAID_TWICE, order.number, f"payment session {payment.session_id}", order.id)
 
 
-def _pay(session: Session, order: Order, actor: str, *, late: bool = False) -> None:
+def _pay(session: Session, order: Order, by: By, *, late: bool = False) -> None:
     """The order is paid: its one delivery starts, its receipt is queued."""
     detail = "paid late" if late else ""
-    if orders.transition(session, order, OrderState.PAID, actor, detail, paid_at=now(), paid_late=late):
+    if orders.transition(session, order, OrderState.PAID, by, detail, paid_at=now(), paid_late=late):
         session.add(Delivery(order_id=order.id))
         enqueue(session, OutboxKind.MAIL_RECEIPT, order_id=order.id)
 
 
-def _pay_late(session: Session, order: Order, actor: str) -> None:
+def _pay_late(session: Session, order: Order, by: By) -> None:
     """The reservation ran out before the money came: fine if everything is still there."""
     try:
         with session.begin_nested():
@@ -261,14 +271,14 @@ def _pay_late(session: Session, order: Order, actor: str) -> None:
             stock.take(session, order)
     except refusals.SoldOut:
         session.refresh(order)
-        _review(session, order, AttentionKind.PAID_SOLD_OUT, actor)
+        _review(session, order, AttentionKind.PAID_SOLD_OUT, by)
     else:
-        _pay(session, order, actor, late=True)
+        _pay(session, order, by, late=True)
 
 
-def _review(session: Session, order: Order, kind: AttentionKind, actor: str) -> None:
+def _review(session: Session, order: Order, kind: AttentionKind, by: By) -> None:
     """The money is here and the goods are not held: a person must decide."""
-    if orders.transition(session, order, OrderState.NEEDS_REVIEW, actor, str(kind.value), paid_at=now()):
+    if orders.transition(session, order, OrderState.NEEDS_REVIEW, by, str(kind.value), paid_at=now()):
         flag(session, kind, order.number, "", order.id)
 
 

@@ -9,15 +9,18 @@ from collections.abc import Sequence
 from contextlib import closing
 from datetime import timedelta
 
-from sqlalchemy import delete, exists, func, or_, select, update
+from sqlalchemy import delete, exists, or_, select, update
 from sqlalchemy.orm import Session
 
 from models import Attention, Basket, BasketItem, Order, OrderNote, OutboxMessage, now
 from shop import orders
 from shop.db import db, engine, write
-from shop.states import AttentionKind, DeliveryState, OrderState, OutboxKind
+from shop.states import OPERATOR, WORKER, AttentionKind, By, OrderState, OutboxKind
 
-CONTACT = ("name", "email", "phone", "address", "city", "region", "postcode", "country", "note", "network")
+CONTACT = (
+    *("name", "name_key", "email", "email_key", "phone"),
+    *("address", "city", "region", "postcode", "country", "note", "network"),
+)
 UNPAID_KEPT = timedelta(days=30)
 """From the end of the reservation: who may still come back, or has paid and is not confirmed, is not forgotten."""
 BASKETS_KEPT = timedelta(days=90)
@@ -39,14 +42,14 @@ def forget(email: str) -> tuple[list[Order], list[Order]]:
     """
     cleared: list[Order] = []
     left: list[Order] = []
-    theirs = select(Order.id).where(func.lower(Order.email) == email.strip().lower()).order_by(Order.id)
+    theirs = select(Order.id).where(Order.email_key == email.strip().lower()).order_by(Order.id)
     for order_id in db.session.scalars(theirs).all():
         with write() as session:  # one each, so that no customer at the checkout waits long
             order = orders.lock(session, order_id)
             if not is_over(order):
                 left.append(order)
                 continue
-            _clear(session, order, "shop")
+            _clear(session, order, OPERATOR)
             cleared.append(order)
     if engine().dialect.name == "sqlite":
         # Its write-ahead log would hold the old pages for a while.
@@ -57,8 +60,8 @@ def forget(email: str) -> tuple[list[Order], list[Order]]:
 
 def is_over(order: Order) -> bool:
     """Whether nobody needs the customer's address any more."""
-    delivered = order.delivery is not None and order.delivery.state is DeliveryState.DELIVERED
-    return order.state in (*_NEVER_PAID, OrderState.REFUNDED) or (order.state is OrderState.PAID and delivered)
+    handed_over = order.delivery is not None and order.delivery.state.is_final
+    return order.state in (*_NEVER_PAID, OrderState.REFUNDED) or (order.state is OrderState.PAID and handed_over)
 
 
 def tidy() -> None:
@@ -76,14 +79,14 @@ def tidy() -> None:
         with write() as session:
             order = orders.lock(session, order_id)
             if order.state in _NEVER_PAID:  # not if it was paid or resumed a moment ago
-                _clear(session, order, "worker")
+                _clear(session, order, WORKER)
     while _delete_old_baskets() == CHUNK:
         pass
 
 
-def _clear(session: Session, order: Order, actor: str) -> None:
+def _clear(session: Session, order: Order, by: By) -> None:
     if order.state is OrderState.EXPIRED:
-        orders.transition(session, order, OrderState.CANCELLED, actor, "contact data cleared")
+        orders.transition(session, order, OrderState.CANCELLED, by, "contact data cleared")
     for name in CONTACT:
         setattr(order, name, "")
     order.basket_id = order.basket_version = None

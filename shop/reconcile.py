@@ -10,7 +10,7 @@ from sqlalchemy.orm import contains_eager, selectinload
 from models import Invoice, Order, Payment, Staff
 from shop.db import db, write
 from shop.payments import apply_payment, lock_by_invoice
-from shop.states import PaymentSource
+from shop.states import Actor, By, PaymentSource
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +69,6 @@ def confirm_by_hand(gateway_id: str, staff_id: int, note: str) -> bool:
         if order is None or order.payments:
             return False
         payment = Payment(session_id="", source=PaymentSource.MANUAL, staff_id=staff_id, note=note.strip()[:500])
-        apply_payment(session, order, payment, f"staff:{staff_id}")
+        apply_payment(session, order, payment, By(Actor.COMPARISON, staff_id))
     log.info("order %s was confirmed by hand, by staff %d", order.number, staff_id)
     return True

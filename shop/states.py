@@ -1,5 +1,6 @@
-"""The closed sets: the order's states and who may move it where, and what else is stored as one of a few words."""
+"""What is stored as one of a few words; the order's states, and who may take an order from one to which."""
 
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Self
 
@@ -21,7 +22,7 @@ class Labelled(StrEnum):
 
 
 class OrderState(Labelled):
-    """Where an order stands. `TRANSITIONS` says how it may go on."""
+    """Where an order stands. `TRANSITIONS` says how it may go on, and by whom."""
 
     PLACED = "placed", _("Preparing payment")
     AWAITING_PAYMENT = "awaiting_payment", _("Waiting for payment")
@@ -47,25 +48,67 @@ class OrderState(Labelled):
         return self in (OrderState.AWAITING_PAYMENT, OrderState.EXPIRED, OrderState.CANCELLED)
 
 
-TRANSITIONS: dict[OrderState | None, frozenset[OrderState]] = {
-    None: frozenset({OrderState.PLACED}),
-    OrderState.PLACED: frozenset({OrderState.AWAITING_PAYMENT, OrderState.EXPIRED, OrderState.CANCELLED}),
-    OrderState.AWAITING_PAYMENT: frozenset({OrderState.PAID, OrderState.EXPIRED, OrderState.CANCELLED}),
-    OrderState.EXPIRED: frozenset(
-        {
-            OrderState.PLACED,
-            OrderState.AWAITING_PAYMENT,
-            OrderState.PAID,
-            OrderState.NEEDS_REVIEW,
-            OrderState.CANCELLED,  # when its buyer is forgotten: there is nobody to send anything to
-        }
-    ),
-    OrderState.CANCELLED: frozenset({OrderState.NEEDS_REVIEW}),
-    OrderState.NEEDS_REVIEW: frozenset({OrderState.PAID, OrderState.REFUNDED}),
-    OrderState.PAID: frozenset({OrderState.REFUNDED}),
-    OrderState.REFUNDED: frozenset(),
+class Actor(StrEnum):
+    """Who acts on an order."""
+
+    CUSTOMER = "customer"
+    SHOP = "shop"
+    GATEWAY = "gateway"
+    WORKER = "worker"
+    OPERATOR = "operator"
+    STAFF = "staff"
+    COMPARISON = "comparison"
+    """A member of staff who saw the payment in the gateway's account, with password and note."""
+
+    @property
+    def is_person(self) -> bool:
+        """Whether the act carries the name of a member of staff."""
+        return self in (Actor.STAFF, Actor.COMPARISON)
+
+
+@dataclass(frozen=True)
+class By:
+    """Who acts: an actor and, if it is a person of the shop, which member of staff."""
+
+    actor: Actor
+    staff_id: int | None = None
+
+
+CUSTOMER, SHOP, GATEWAY, WORKER, OPERATOR = (
+    By(actor) for actor in (Actor.CUSTOMER, Actor.SHOP, Actor.GATEWAY, Actor.WORKER, Actor.OPERATOR)
+)
+
+_PAID_BY = {Actor.GATEWAY, Actor.COMPARISON}
+_CANCELLED_BY = {Actor.CUSTOMER, Actor.STAFF}
+
+TRANSITIONS: dict[OrderState | None, dict[OrderState, set[Actor]]] = {
+    None: {OrderState.PLACED: {Actor.CUSTOMER, Actor.STAFF}},
+    OrderState.PLACED: {
+        OrderState.AWAITING_PAYMENT: {Actor.SHOP},
+        OrderState.EXPIRED: {Actor.WORKER},
+        OrderState.CANCELLED: _CANCELLED_BY,
+    },
+    OrderState.AWAITING_PAYMENT: {
+        OrderState.PAID: _PAID_BY,
+        OrderState.EXPIRED: {Actor.WORKER},
+        OrderState.CANCELLED: _CANCELLED_BY,
+    },
+    OrderState.EXPIRED: {
+        OrderState.PLACED: {Actor.CUSTOMER},
+        OrderState.AWAITING_PAYMENT: {Actor.CUSTOMER},
+        OrderState.PAID: _PAID_BY,
+        OrderState.NEEDS_REVIEW: _PAID_BY,
+        OrderState.CANCELLED: {Actor.WORKER, Actor.OPERATOR},  # contact data erased: nobody to deliver to
+    },
+    OrderState.CANCELLED: {OrderState.NEEDS_REVIEW: _PAID_BY},
+    OrderState.NEEDS_REVIEW: {OrderState.PAID: {Actor.STAFF}, OrderState.REFUNDED: {Actor.STAFF}},
+    OrderState.PAID: {OrderState.REFUNDED: {Actor.STAFF}},
+    OrderState.REFUNDED: {},
 }
-"""The one table of allowed transitions, by the state that an order leaves (`None`: it is being placed)."""
+"""The allowed transitions: from a state (`None`: the order is being placed) to a state, and the actors that may.
+
+Only the gateway, or a comparison with its account, makes an order paid; staff do so only out of review, where the money
+is known to be there."""
 
 
 class EventKind(StrEnum):
@@ -90,6 +133,13 @@ class DeliveryState(Labelled):
     PREPARING = "preparing", _("Being packed")
     SHIPPED = "shipped", _("On its way")
     DELIVERED = "delivered", _("Delivered")
+    READY = "ready", _("Ready to collect")
+    COLLECTED = "collected", _("Collected")
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the goods are with the customer."""
+        return self in (DeliveryState.DELIVERED, DeliveryState.COLLECTED)
 
 
 class PaymentSource(StrEnum):
@@ -102,7 +152,7 @@ class PaymentSource(StrEnum):
 class CallbackOutcome(StrEnum):
     """What was made of a callback. `shop.payments.STATUS_OF` gives each its HTTP status.
 
-    TOO_MANY is never stored, and the database's own constraint would refuse it: storing is what it saves.
+    TOO_MANY is never stored: storing is what it saves.
     """
 
     ACCEPTED = "accepted"
@@ -125,6 +175,7 @@ class StockReason(StrEnum):
     INTAKE = "intake"
     RESERVED = "reserved"
     RETURNED = "returned"
+    CORRECTED = "corrected"
 
 
 class AttentionKind(Labelled):

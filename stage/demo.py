@@ -3,12 +3,14 @@
 import os
 import re
 import secrets
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 from stage.network import LOOPBACK, free_port, lan_address
@@ -125,13 +127,36 @@ class Demo:
                 f"a demo seems to be running already, at {before.split()[0]}. End it first, or choose another --folder."
             )
         here = f"{self.shop_url} {self.sandbox_url}"
-        if before and (fresh or before != here):
-            if before != here:
-                self.say("The address has changed since the last time, so the demo starts with an empty order book.")
-            for path in (*self.folder.glob("*.db*"), *self.folder.glob("*mail/*.eml"), *self.folder.glob("*.log")):
-                path.unlink()  # our own files only: the folder may hold somebody's others
+        if before and before != here:
+            self._set_aside("The address has changed since the last time, so the demo starts with an empty order book.")
+        elif fresh:
+            self._set_aside("The demo starts with an empty order book.")
+        elif not self._can_be_upgraded():
+            self._set_aside("The database is of another version of the shop, so the demo starts with an empty one.")
         self.folder.mkdir(parents=True, exist_ok=True)
         address.write_text(here)
+
+    def _set_aside(self, why: str) -> None:
+        """Move databases, mails and logs of the last demonstration to a folder beside this one, and say so."""
+        aside = self.folder.with_name(f"{self.folder.name}-{time.strftime('%Y-%m-%d-%H%M%S')}")
+        # Our own files only: the folder may hold somebody's others.
+        own = [path for pattern in ("*.db*", "*mail/*.eml", "*.log") for path in self.folder.glob(pattern)]
+        for path in own:
+            target = aside / path.relative_to(self.folder)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            path.rename(target)
+        if own:
+            self.say(f"{why} The last one is kept in {self._named(aside)}.")
+
+    def _can_be_upgraded(self) -> bool:
+        """Whether the database is empty, or of a revision that the migrations know."""
+        try:
+            with closing(sqlite3.connect(f"file:{self.folder / 'shop.db'}?mode=ro", uri=True)) as database:
+                found = {revision for (revision,) in database.execute("SELECT version_num FROM alembic_version")}
+        except sqlite3.Error:  # there is none, or it has no tables yet
+            return True
+        scripts = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "migrations/versions").glob("*.py"))
+        return found <= set(re.findall(r"""^revision(?:: str)? = ["'](\w+)""", scripts, re.MULTILINE))
 
     def _sandbox_command(self, api_key: str) -> list[str]:
         listen = LOOPBACK if self.local else "0.0.0.0"  # noqa: S104  (phones pay there)

@@ -23,7 +23,7 @@ from werkzeug.test import TestResponse
 
 import sandbox.app
 from app import create_app
-from models import Attention, Order, Product, StockMovement, now
+from models import Attention, Order, Product, Staff, StockMovement, now
 from shop import baskets, catalogue, orders, payments
 from shop.db import db, write
 from shop.states import AttentionKind, StockReason
@@ -231,6 +231,15 @@ def client(app: Flask) -> CheckingClient:
     client = app.test_client()
     assert isinstance(client, CheckingClient)
     return client
+
+
+@pytest.fixture
+def staff(app: Flask) -> int:
+    """The id of a member of staff."""
+    with write() as session:
+        person = Staff(email="omar@example.com", name="Omar", password_hash="-")
+        session.add(person)
+    return person.id
 
 
 class OrderFactory:

@@ -12,7 +12,7 @@ from sqlalchemy.exc import OperationalError
 from models import Attention, CallbackAttempt, Delivery, OutboxMessage, Payment
 from shop import orders, payments
 from shop.db import db
-from shop.states import AttentionKind, CallbackOutcome, OrderState, OutboxKind, PaymentSource
+from shop.states import CUSTOMER, AttentionKind, CallbackOutcome, OrderState, OutboxKind, PaymentSource
 from tests.conftest import CheckingClient, OrderFactory, attention, rows, set_stock, stock_of
 
 URL = "/amwal/callback"
@@ -170,7 +170,7 @@ def test_row_10_paid_after_the_stock_was_sold(client: CheckingClient, order: Ord
 
 def test_row_10_paid_after_it_was_cancelled(client: CheckingClient, order: OrderFactory) -> None:
     cancelled = order.awaiting()
-    assert orders.cancel(cancelled.id, "customer")
+    assert orders.cancel(cancelled.id, CUSTOMER)
     assert post(client, order.callback(cancelled)) == 200
     review = order.again(cancelled)
     assert review.state is OrderState.NEEDS_REVIEW

@@ -6,8 +6,9 @@ from sqlalchemy import event, select
 
 from models import Category, Product
 from shop import catalogue
-from shop.catalogue import PAGE, Sort, fold, products, searchable
+from shop.catalogue import PAGE, Sort, products, searchable
 from shop.db import db, write
+from shop.text import fold
 from tests.conftest import CheckingClient, set_stock
 from tests.pages import Page, heading
 

@@ -9,11 +9,11 @@ import pytest
 from flask import Flask
 from sqlalchemy import select
 
-from models import Basket, DeliveryOption, GatewayCall, Invoice, Order, Product, StockMovement
+from models import Basket, DeliveryMethod, GatewayCall, Invoice, Order, Product, StockMovement
 from shop import orders, payments
 from shop.db import write
 from shop.gateway import Gateway
-from shop.states import AttentionKind, LineKind, OrderState
+from shop.states import CUSTOMER, AttentionKind, LineKind, OrderState
 from tests.conftest import PUBLIC_URL, CheckingClient, OrderFactory, attention, rows, set_stock, stock_of
 from tests.pages import Page, heading
 
@@ -135,7 +135,7 @@ def test_a_changed_delivery_charge_must_be_confirmed(client: CheckingClient) -> 
     client.fill_basket()
     form = client.checkout_form(delivery="express")
     with write() as session:
-        session.scalars(select(DeliveryOption).filter_by(slug="express")).one().price = 1500
+        session.scalars(select(DeliveryMethod).filter_by(slug="express")).one().price = 1500
     assert client.post("/checkout", data=form).status_code == 422
     assert not rows(Order)
 
@@ -335,7 +335,7 @@ def test_the_reply_for_an_order_cancelled_meanwhile_is_dropped(app: Flask, order
     slow = threading.Thread(target=ask)
     slow.start()
     assert stub.asked.wait(5)
-    assert orders.cancel(placed.id, "customer")
+    assert orders.cancel(placed.id, CUSTOMER)
     stub.go_on.set()
     slow.join()
     assert order.again(placed).state is OrderState.CANCELLED
@@ -411,6 +411,6 @@ def test_a_product_taken_off_sale_is_named_and_can_be_removed(client: CheckingCl
 def test_without_any_delivery_the_form_still_comes(client: CheckingClient) -> None:
     client.fill_basket()
     with write() as session:
-        for option in session.scalars(select(DeliveryOption)):
+        for option in session.scalars(select(DeliveryMethod)):
             option.active = False
     assert client.get("/checkout").status_code == 200

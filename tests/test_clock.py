@@ -8,7 +8,7 @@ from flask import Flask
 
 import models
 from shop import orders, payments, worker
-from shop.states import OrderState
+from shop.states import CUSTOMER, OrderState
 from tests.conftest import CheckingClient, OrderFactory, stock_of
 
 DAY = timedelta(days=1)
@@ -43,7 +43,7 @@ def test_row_60_a_paid_order_stays_paid_whatever_the_clock_says(
         step(by)
         worker.tick()
         assert not orders.expire(paid.id)
-        assert not orders.cancel(paid.id, "customer")
+        assert not orders.cancel(paid.id, CUSTOMER)
         assert not orders.resume(paid.id)
         orders.record_return(paid.id)
         payments.request_invoice(paid.id)

@@ -26,7 +26,7 @@ def imports(path: str) -> set[str]:
 
 
 FLOORS = (
-    {"amwal", "shop.config", "shop.db", "shop.money", "shop.states"},
+    {"amwal", "shop.config", "shop.db", "shop.money", "shop.states", "shop.text"},
     {"models"},
     {"shop.attention", "shop.gateway", "shop.limits", "shop.mail", "shop.outbox", "shop.paging", "shop.refusals"}
     | {"shop.security"},

@@ -19,7 +19,7 @@ from models import Attention, CallbackAttempt, GatewayCall, Heartbeat, Order, no
 from shop import limits, orders, payments, privacy, worker
 from shop.db import db, write
 from shop.gateway import Gateway, reopen_checkout
-from shop.states import AttentionKind, CallbackOutcome, OrderState
+from shop.states import CUSTOMER, AttentionKind, CallbackOutcome, OrderState
 from tests.conftest import CheckingClient, OrderFactory, attention, rows, stock_of
 from tests.pages import Page, heading
 
@@ -151,7 +151,7 @@ def test_row_21_the_worker_forgets_old_misses_and_those_beyond_the_newest_and_no
 
 def test_row_21_the_outcome_that_is_never_stored_could_not_be(app: Flask) -> None:
     attempt = CallbackAttempt(sender="", outcome=CallbackOutcome.TOO_MANY, status=429)
-    with pytest.raises(Exception, match="callbackoutcome"), write() as session:
+    with pytest.raises(Exception, match="limited_attempts_are_not_stored"), write() as session:
         session.add(attempt)
 
 
@@ -336,7 +336,7 @@ def test_row_43_an_address_with_fresh_cookies_holds_ten(app: Flask) -> None:
     assert "Stoneware Cup" in eleventh.get("/basket").text
     assert buy(elsewhere, "192.0.2.2").status_code == 303
     assert len(rows(Order)) == 11
-    payments.orders.cancel(rows(Order)[0].id, "customer")
+    payments.orders.cancel(rows(Order)[0].id, CUSTOMER)
     assert buy(eleventh).status_code == 303
 
 
@@ -434,7 +434,7 @@ def test_row_43_the_address_itself_is_kept_nowhere(
     other = new_app(SECRET_KEY="another-key-" * 4)
     with other.app_context():
         assert limits.network_digest("198.51.100.77") != placed.network, "the digest is keyed"
-    orders.cancel(placed.id, "customer")
+    orders.cancel(placed.id, CUSTOMER)
     privacy.forget(placed.email)
     assert rows(Order)[0].network == ""
 

@@ -10,7 +10,7 @@ from sqlalchemy import event
 from models import Order
 from shop import orders
 from shop.db import db, write
-from shop.states import OrderState
+from shop.states import CUSTOMER, Actor, By, OrderState
 from tests.conftest import CheckingClient, OrderFactory, rows, set_stock
 from tests.pages import Page, heading
 
@@ -121,7 +121,7 @@ def test_expired_and_sold_meanwhile(buyer: CheckingClient, placed: Any, order: O
 
 
 def test_needs_review(buyer: CheckingClient, placed: Any, order: OrderFactory) -> None:
-    orders.cancel(placed.id, "customer")
+    orders.cancel(placed.id, CUSTOMER)
     order.pay(placed)
     page = buyer.get(path(placed)).text
     assert heading(page) == "We have your payment"
@@ -129,10 +129,10 @@ def test_needs_review(buyer: CheckingClient, placed: Any, order: OrderFactory) -
     assert status(buyer, placed)["final"]
 
 
-def test_refunded(buyer: CheckingClient, placed: Any, order: OrderFactory) -> None:
+def test_refunded(buyer: CheckingClient, placed: Any, order: OrderFactory, staff: int) -> None:
     order.pay(placed)
     with write() as session:
-        orders.transition(session, orders.lock(session, placed.id), OrderState.REFUNDED, "staff:1")
+        orders.transition(session, orders.lock(session, placed.id), OrderState.REFUNDED, By(Actor.STAFF, staff))
     assert buyer.get(path(placed)).status_code == 200
     assert status(buyer, placed)["final"]
 
@@ -156,7 +156,7 @@ def test_the_receipt_comes_with_a_payment_that_is_settled(
     buyer: CheckingClient, placed: Any, order: OrderFactory
 ) -> None:
     assert buyer.get(path(placed, "/receipt")).status_code == 404
-    orders.cancel(placed.id, "customer")
+    orders.cancel(placed.id, CUSTOMER)
     order.pay(placed)
     assert buyer.get(path(placed, "/receipt")).status_code == 404
 

@@ -9,44 +9,83 @@ import pytest
 from flask import Flask
 from sqlalchemy.exc import IntegrityError
 
-from models import Basket, Order, OrderEvent, OrderLine, Payment, Product, StockMovement, now
+from models import Basket, Order, OrderEvent, OrderLine, Payment, Product, Shop, StockMovement, now
 from shop import baskets, orders, payments, refusals
 from shop.db import write
-from shop.states import TRANSITIONS, EventKind, OrderState, PaymentSource, StockReason
+from shop.states import CUSTOMER, TRANSITIONS, Actor, By, EventKind, OrderState, PaymentSource, StockReason
 from tests.conftest import CheckingClient, OrderFactory, rows, set_stock, stock_of
 
 ALLOWED = {
-    ("placed", "awaiting_payment"),
-    ("placed", "expired"),
-    ("placed", "cancelled"),
-    ("awaiting_payment", "expired"),
-    ("awaiting_payment", "cancelled"),
-    ("awaiting_payment", "paid"),
-    ("expired", "placed"),
-    ("expired", "awaiting_payment"),
-    ("expired", "paid"),
-    ("expired", "needs_review"),
-    ("expired", "cancelled"),
-    ("cancelled", "needs_review"),
-    ("needs_review", "paid"),
-    ("needs_review", "refunded"),
-    ("paid", "refunded"),
+    ("placed", "awaiting_payment"): "shop",
+    ("placed", "expired"): "worker",
+    ("placed", "cancelled"): "customer staff",
+    ("awaiting_payment", "expired"): "worker",
+    ("awaiting_payment", "cancelled"): "customer staff",
+    ("awaiting_payment", "paid"): "gateway comparison",
+    ("expired", "placed"): "customer",
+    ("expired", "awaiting_payment"): "customer",
+    ("expired", "paid"): "gateway comparison",
+    ("expired", "needs_review"): "gateway comparison",
+    ("expired", "cancelled"): "worker operator",
+    ("cancelled", "needs_review"): "gateway comparison",
+    ("needs_review", "paid"): "staff",
+    ("needs_review", "refunded"): "staff",
+    ("paid", "refunded"): "staff",
 }
+"""For each transition, who may make it. All else is refused."""
 
 
-def test_only_the_moves_of_the_table_are_made(app: Flask, order: OrderFactory) -> None:
+def test_only_the_transitions_of_the_table_are_made(app: Flask, order: OrderFactory, staff: int) -> None:
     placed = order.placed()
-    for leaving, to in itertools.product(OrderState, OrderState):
+    for leaving, to, actor in itertools.product(OrderState, OrderState, Actor):
         with write() as session:
             session.get_one(Order, placed.id).state = leaving
+        by = By(actor, staff if actor.is_person else None)
         with write() as session:
             loaded = orders.lock(session, placed.id)
-            if (leaving.value, to.value) in ALLOWED:
-                assert orders.transition(session, loaded, to, "test")
+            if actor.value in ALLOWED.get((leaving.value, to.value), "").split():
+                assert orders.transition(session, loaded, to, by)
             else:
                 with pytest.raises(ValueError, match="cannot go"):
-                    orders.transition(session, loaded, to, "test")
-    assert {(one, other) for one in TRANSITIONS if one for other in TRANSITIONS[one]} == ALLOWED
+                    orders.transition(session, loaded, to, by)
+    made = {(one, other) for one in TRANSITIONS if one for other in TRANSITIONS[one]}
+    assert made == set(ALLOWED)
+
+
+def test_staff_make_an_order_paid_out_of_review_alone() -> None:
+    """Everything else goes by the gateway, or by a comparison with its account."""
+    to_paid = {start: ends[OrderState.PAID] for start, ends in TRANSITIONS.items() if OrderState.PAID in ends}
+    assert [start for start, actors in to_paid.items() if Actor.STAFF in actors] == [OrderState.NEEDS_REVIEW]
+    others = set().union(*(actors for start, actors in to_paid.items() if start is not OrderState.NEEDS_REVIEW))
+    assert others == {Actor.GATEWAY, Actor.COMPARISON}
+    assert {start for start, ends in TRANSITIONS.items() for actors in ends.values() if Actor.STAFF in actors} == {
+        None,
+        OrderState.PLACED,
+        OrderState.AWAITING_PAYMENT,
+        OrderState.NEEDS_REVIEW,
+        OrderState.PAID,
+    }
+
+
+def test_an_act_of_a_person_names_the_member_of_staff(app: Flask, order: OrderFactory, staff: int) -> None:
+    waiting = order.awaiting()
+    for by in (By(Actor.STAFF), By(Actor.CUSTOMER, staff)):
+        with pytest.raises(IntegrityError, match="person_is_named"), write() as session:
+            orders.transition(session, orders.lock(session, waiting.id), OrderState.CANCELLED, by)
+    with write() as session:
+        by = By(Actor.STAFF, staff)
+        assert orders.transition(session, orders.lock(session, waiting.id), OrderState.CANCELLED, by)
+    last = order.again(waiting).events[-1]
+    assert (last.actor, last.staff_id) == (Actor.STAFF, staff)
+
+
+def test_order_ids_are_given_out_by_the_shop_and_never_twice(app: Flask, order: OrderFactory) -> None:
+    first = order.placed()
+    with write() as session:
+        session.get_one(Shop, 1).next_order_id = 4000
+    second = order.placed()
+    assert (second.id, second.number, order.placed().id) == (4000, "A-5000", 4001)
+    assert first.id < 4000
 
 
 def test_of_two_who_move_an_order_one_wins(app: Flask, order: OrderFactory) -> None:
@@ -54,7 +93,7 @@ def test_of_two_who_move_an_order_one_wins(app: Flask, order: OrderFactory) -> N
     with write() as session:
         loaded = orders.lock(session, waiting.id)
         session.execute(Order.__table__.update().values(state="paid"))  # somebody was faster
-        assert not orders.transition(session, loaded, OrderState.CANCELLED, "test")
+        assert not orders.transition(session, loaded, OrderState.CANCELLED, CUSTOMER)
     assert order.again(waiting).state is OrderState.PAID
     assert [event.to_state for event in order.again(waiting).events] == ["placed", "awaiting_payment"]
 
@@ -162,8 +201,8 @@ def test_row_66_a_slow_confirmation_is_paid_with_its_stock(app: Flask, order: Or
 def test_cancelling_gives_stock_and_basket_back(app: Flask, order: OrderFactory) -> None:
     before = stock_of("brass-dallah")
     waiting = order.awaiting("brass-dallah", 2)
-    assert orders.cancel(waiting.id, "customer")
-    assert not orders.cancel(waiting.id, "customer")
+    assert orders.cancel(waiting.id, CUSTOMER)
+    assert not orders.cancel(waiting.id, CUSTOMER)
     assert stock_of("brass-dallah") == before
     [basket] = rows(Basket)
     assert basket.open
@@ -175,7 +214,7 @@ def test_what_is_paid_or_over_cannot_be_cancelled(app: Flask, order: OrderFactor
     waiting = order.awaiting()
     with write() as session:
         session.get_one(Order, waiting.id).state = state
-    assert not orders.cancel(waiting.id, "customer")
+    assert not orders.cancel(waiting.id, CUSTOMER)
     assert order.again(waiting).state is state
 
 
@@ -234,7 +273,7 @@ def test_a_line_without_a_product_is_possible_only_where_it_says_so(app: Flask, 
 def test_an_event_number_is_used_once(app: Flask, order: OrderFactory) -> None:
     placed = order.placed()
     with pytest.raises(IntegrityError), write() as session:
-        session.add(OrderEvent(order_id=placed.id, seq=1, kind=EventKind.PAYMENT_ADDED, actor="test"))
+        session.add(OrderEvent(order_id=placed.id, seq=1, kind=EventKind.PAYMENT_ADDED, actor=Actor.GATEWAY))
 
 
 def test_a_state_that_does_not_exist_is_refused(app: Flask, client: CheckingClient, order: OrderFactory) -> None:

@@ -28,7 +28,7 @@ from shop import baskets, catalogue, orders, privacy, worker
 from shop.attention import flag
 from shop.db import db, engine, write
 from shop.ops import audit
-from shop.states import AttentionKind, CallbackOutcome, DeliveryState, OrderState, OutboxKind
+from shop.states import CUSTOMER, AttentionKind, CallbackOutcome, DeliveryState, OrderState, OutboxKind
 from tests.conftest import CheckingClient, OrderFactory, attention, rows, stock_of
 from tests.test_worker import mails
 
@@ -52,8 +52,7 @@ def placed(order: OrderFactory, state: str = "awaiting") -> Order:
     """The person's order, in some state."""
     factory = {"awaiting": order.awaiting, "expired": order.expired}[state]
     made = factory()
-    with write() as session:
-        session.execute(update(Order).filter_by(id=made.id).values(**PERSON))
+    set_order(made, **PERSON)
     return order.again(made)
 
 
@@ -67,7 +66,9 @@ def delivered(order: OrderFactory) -> Order:
 
 def set_order(order: Order, **values: Any) -> None:
     with write() as session:
-        session.execute(update(Order).filter_by(id=order.id).values(**values))
+        stored = session.get_one(Order, order.id)
+        for name, value in values.items():
+            setattr(stored, name, value)
 
 
 def contact(order: Order) -> set[str]:
@@ -118,7 +119,7 @@ def test_row_68_an_unknown_address_is_told(app: Flask, order: OrderFactory) -> N
 def test_row_68_what_is_not_over_is_left_and_told(app: Flask, order: OrderFactory) -> None:
     waiting, to_deliver, review, over = placed(order), placed(order), placed(order), placed(order, "expired")
     order.pay(to_deliver)
-    orders.cancel(review.id, "customer")
+    orders.cancel(review.id, CUSTOMER)
     order.pay(review)
     result = forget(app)
     assert result.exit_code == 1
@@ -187,7 +188,7 @@ def age(order: Order, days: float) -> None:
 
 def test_row_68_the_worker_forgets_who_never_paid_after_thirty_days(app: Flask, order: OrderFactory) -> None:
     expired, cancelled, young, paid = placed(order, "expired"), placed(order), placed(order, "expired"), placed(order)
-    orders.cancel(cancelled.id, "customer")
+    orders.cancel(cancelled.id, CUSTOMER)
     order.pay(paid)
     for one, days in ((expired, 31), (cancelled, 31), (young, 29), (paid, 31)):
         age(one, days)

@@ -14,7 +14,7 @@ from models import CallbackAttempt, Delivery, Order, OutboxMessage, Payment, Sta
 from shop import orders, payments, reconcile
 from shop.db import write
 from shop.ops import audit
-from shop.states import AttentionKind, CallbackOutcome, OrderState, OutboxKind, PaymentSource
+from shop.states import CUSTOMER, Actor, AttentionKind, CallbackOutcome, OrderState, OutboxKind, PaymentSource
 from tests.conftest import OrderFactory, attention, rows, set_stock, stock_of
 
 SESSION = "6545360496c8b48eeab3837e"
@@ -45,7 +45,8 @@ def test_row_65_a_person_confirms_what_no_callback_told(app: Flask, order: Order
     assert paid.state is OrderState.PAID
     assert paid.paid_at is not None
     assert paid.delivery is not None
-    assert (paid.events[-1].to_state, paid.events[-1].actor) == ("paid", f"staff:{maha}")
+    assert (paid.events[-1].to_state, paid.events[-1].actor) == ("paid", Actor.COMPARISON)
+    assert paid.events[-1].staff_id == maha
     [payment] = paid.payments
     assert (payment.source, payment.staff_id, payment.note) == (PaymentSource.MANUAL, maha, "seen in the account")
     assert (payment.amount, payment.callback_id, payment.session_id) == (paid.total, None, "")
@@ -115,7 +116,7 @@ def test_row_65_confirmed_after_the_reservation_ran_out(app: Flask, order: Order
 
 def test_row_65_confirmed_after_it_was_cancelled_waits_for_a_person(app: Flask, order: OrderFactory, maha: int) -> None:
     waiting = order.awaiting()
-    assert orders.cancel(waiting.id, "customer")
+    assert orders.cancel(waiting.id, CUSTOMER)
     assert confirm(waiting, maha)
     assert order.again(waiting).state is OrderState.NEEDS_REVIEW
     assert not rows(Delivery)

@@ -1,12 +1,15 @@
 """The stage: ports, addresses, and programs that are started, watched and ended together."""
 
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+from alembic.script import ScriptDirectory
 
 from stage import demo, network
 from stage.demo import Demo, StageError
@@ -51,6 +54,25 @@ def test_the_demo_starts_afresh_where_its_address_changed(tmp_path: Path, said: 
     new_demo(tmp_path, said, 8410)._prepare_folder(fresh=False)
     assert not (tmp_path / "shop.db").exists()
     assert "The address has changed" in said[0]
+
+
+def test_a_database_of_an_unknown_revision_is_kept_aside(tmp_path: Path, said: list[str]) -> None:
+    folder = tmp_path / "demo"
+    new_demo(folder, said)._prepare_folder(fresh=False)
+    (folder / "mail").mkdir()
+    (folder / "mail" / "receipt.eml").touch()
+    for revision, kept in ((ScriptDirectory(str(demo.ROOT / "migrations")).get_current_head(), True), ("0002", False)):
+        with closing(sqlite3.connect(folder / "shop.db")) as database, database:
+            database.execute("CREATE TABLE IF NOT EXISTS alembic_version (version_num TEXT)")
+            database.execute("DELETE FROM alembic_version")
+            database.execute("INSERT INTO alembic_version VALUES (?)", (revision,))
+        new_demo(folder, said)._prepare_folder(fresh=False)
+        assert (folder / "shop.db").exists() == kept
+    [told] = said
+    [aside] = tmp_path.glob("demo-*")
+    assert "of another version of the shop" in told
+    assert str(aside) in told
+    assert {path.name for path in aside.rglob("*") if path.is_file()} == {"shop.db", "receipt.eml"}
 
 
 def test_a_changed_address_is_noticed_and_said_once(

@@ -25,7 +25,7 @@ from sandbox.trouble import BUTTONS, CASES, callbacks, replies
 from shop import baskets, orders
 from shop.db import db
 from shop.payments import draw_qr
-from shop.states import AttentionKind, CallbackOutcome, OrderState
+from shop.states import CUSTOMER, AttentionKind, CallbackOutcome, OrderState
 from tests.conftest import API_KEY, CheckingClient, OrderFactory, attention, rows, set_stock, stock_of
 
 PAYMENT_PAGES = "http://127.0.0.1:8001"  # where the settings of the tests allow payment pages
@@ -244,7 +244,7 @@ def test_late_is_paid_while_there_is_stock_and_else_reviewed(
 
 def test_after_cancel_goes_before_a_person(app: Flask, order: OrderFactory, trigger: Callable[..., Any]) -> None:
     waiting = order.awaiting()
-    assert orders.cancel(waiting.id, "customer")
+    assert orders.cancel(waiting.id, CUSTOMER)
     report = trigger("after-cancel")
     assert report["ok"], report
     assert order.again(waiting).state is OrderState.NEEDS_REVIEW

@@ -16,13 +16,13 @@ import pytest
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import AuthResult
 from flask import Flask
-from sqlalchemy import update
+from sqlalchemy import text, update
 from sqlalchemy.exc import OperationalError
 
 from models import Attention, Heartbeat, Order, OutboxMessage, now
 from shop import orders, worker
 from shop.db import db, write
-from shop.states import AttentionKind, OrderState, OutboxKind
+from shop.states import CUSTOMER, AttentionKind, OrderState, OutboxKind
 from tests.conftest import CheckingClient, OrderFactory, attention, rows
 
 
@@ -176,6 +176,15 @@ def test_the_digest_comes_at_most_once_an_hour(app: Flask, order: OrderFactory, 
     assert waiting.number in digests[1].get_content()
 
 
+def test_the_digest_names_what_only_a_later_version_knows(app: Flask, order: OrderFactory, tmp_path: Path) -> None:
+    order.pay(order.awaiting(), secret="forged")
+    with write() as session:
+        session.execute(text("UPDATE attention SET kind = 'paid_thrice'"))
+    worker.tick()
+    [digest] = [message for name, message in mails(tmp_path).items() if "digest" in name]
+    assert "paid_thrice" in digest.get_content()
+
+
 def test_row_64_back_by_success_url_and_no_callback_for_a_quarter_of_an_hour(app: Flask, order: OrderFactory) -> None:
     waiting = order.awaiting()
     orders.record_return(waiting.id)
@@ -201,7 +210,7 @@ def test_row_64_so_it_is_where_the_order_was_cancelled_meanwhile(app: Flask, ord
     before, after = order.awaiting(), order.awaiting()
     returned_long_ago(order, before)
     for one in (before, after):
-        assert orders.cancel(one.id, "customer")
+        assert orders.cancel(one.id, CUSTOMER)
     returned_long_ago(order, after)
     worker.tick()
     told = rows(Attention, kind=AttentionKind.POSSIBLY_PAID)
@@ -353,6 +362,6 @@ def test_one_order_that_cannot_expire_keeps_no_other_from_it(
 def test_where_to_pay_is_not_told_to_who_has_paid_or_cancelled(app: Flask, order: OrderFactory, tmp_path: Path) -> None:
     paid, cancelled = order.awaiting(), order.awaiting()
     order.pay(paid)
-    orders.cancel(cancelled.id, "customer")
+    orders.cancel(cancelled.id, CUSTOMER)
     worker.tick()
     assert list(mails(tmp_path)) == [f"mail-receipt-{paid.id}.eml"]

@@ -53,6 +53,7 @@ from shop.db import UTCDateTime, db
 from shop.ops.health import WORKER_TIMEOUT
 from shop.states import (
     TRANSITIONS,
+    Actor,
     CallbackOutcome,
     DeliveryState,
     EventKind,
@@ -256,7 +257,7 @@ def _wrongly_held() -> Query:
 
 def _held_for_nobody() -> Query:
     nobody = ~exists().where(Order.id == StockMovement.order_id)
-    return _rows(StockMovement.id, StockMovement.reason != StockReason.INTAKE, nobody)
+    return _rows(StockMovement.id, StockMovement.reason.in_([StockReason.RESERVED, StockReason.RETURNED]), nobody)
 
 
 # --- 6: amounts ------------------------------------------------------------------------------------------------------
@@ -285,11 +286,14 @@ def _gaps() -> Query:
 
 def _forbidden_transitions() -> Query:
     leaving, to = func.coalesce(OrderEvent.from_state, ""), func.coalesce(OrderEvent.to_state, "")
-    changes = [
-        and_(STATE_CHANGED, leaving == (one or ""), to.in_([other.value for other in TRANSITIONS[one]]))
-        for one in TRANSITIONS
+    allowed = [
+        and_(STATE_CHANGED, leaving == (start or ""), to == end.value, OrderEvent.actor.in_(actors))
+        for start, ends in TRANSITIONS.items()
+        for end, actors in ends.items()
     ]
-    return _rows(OrderEvent.order_id, ~or_(and_(~STATE_CHANGED, leaving == "", to == ""), *changes)).distinct()
+    nameless = OrderEvent.actor.in_([actor for actor in Actor if actor.is_person]) != OrderEvent.staff_id.is_not(None)
+    changes_nothing = and_(~STATE_CHANGED, leaving == "", to == "")
+    return _rows(OrderEvent.order_id, or_(~or_(changes_nothing, *allowed), nameless)).distinct()
 
 
 def _jumps() -> Query:

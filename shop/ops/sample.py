@@ -5,7 +5,7 @@ from pathlib import Path
 
 from sqlalchemy import select
 
-from models import Category, DeliveryOption, Product, StockMovement
+from models import Category, DeliveryMethod, Product, StockMovement
 from shop.catalogue import searchable
 from shop.db import write
 from shop.states import StockReason
@@ -22,10 +22,10 @@ def fill() -> int:
             if values["slug"] not in categories:
                 categories[values["slug"]] = Category(**values, position=position)
                 session.add(categories[values["slug"]])
-        options = set(session.scalars(select(DeliveryOption.slug)))
+        options = set(session.scalars(select(DeliveryMethod.slug)))
         for position, values in enumerate(data["delivery"]):
             if values["slug"] not in options:
-                session.add(DeliveryOption(**values, position=position))
+                session.add(DeliveryMethod(**values, position=position))
         known = set(session.scalars(select(Product.slug)))
         added = [product for product in data["products"] if product["slug"] not in known]
         for position, values in enumerate(data["products"]):

@@ -9,7 +9,7 @@ from flask.typing import ResponseReturnValue
 from flask_babel import get_locale
 from sqlalchemy import select
 
-from models import Basket, DeliveryOption, localized
+from models import Basket, DeliveryMethod, localized
 from shop import baskets, gateway, orders, payments, refusals
 from shop.db import db
 from shop.views import browser
@@ -55,7 +55,7 @@ def _page(sent: CheckoutForm, refused: refusals.Refusal | None = None, status: i
     basket = baskets.find(browser.basket_token())
     if basket is None or not basket.items:
         return redirect(url_for("basket.show"), 303)
-    options = _delivery_options(basket)
+    options = _delivery_methods(basket)
     totals = {option.slug: basket.goods + charge for option, charge in options}
     sent.country.choices = [("", ""), *countries()]
     sent.delivery.choices = [(option.slug, localized(option.name)) for option, _ in options]
@@ -73,7 +73,7 @@ def _page(sent: CheckoutForm, refused: refusals.Refusal | None = None, status: i
     return page, status
 
 
-def _delivery_options(basket: Basket) -> list[tuple[DeliveryOption, int]]:
+def _delivery_methods(basket: Basket) -> list[tuple[DeliveryMethod, int]]:
     """The ways to get these goods, each with its charge in minor units."""
-    active = select(DeliveryOption).filter_by(active=True).order_by(DeliveryOption.position, DeliveryOption.id)
+    active = select(DeliveryMethod).filter_by(active=True).order_by(DeliveryMethod.position, DeliveryMethod.id)
     return [(option, option.charge(basket.goods)) for option in db.session.scalars(active)]

@@ -24,7 +24,7 @@ from werkzeug.wrappers import Response
 from models import Order, OrderLine, now
 from shop import baskets, orders, payments, refusals
 from shop.db import db
-from shop.states import OrderState
+from shop.states import CUSTOMER, OrderState
 from shop.views import browser
 
 bp = Blueprint("order", __name__, url_prefix="/orders/<token>")
@@ -95,7 +95,7 @@ def request_invoice(token: str) -> ResponseReturnValue:
 def cancel(token: str) -> ResponseReturnValue:
     """Cancel; the goods go back and the basket comes back."""
     order, key = _own_order(token)
-    if orders.cancel(order.id, "customer"):
+    if orders.cancel(order.id, CUSTOMER):
         _bring_basket_back(order)
     else:
         flash(_("This order could no longer be cancelled."), "error")

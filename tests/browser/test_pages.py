@@ -10,12 +10,12 @@ from flask import Flask
 from playwright.sync_api import Page
 
 from app import create_app
-from models import GatewayCall, Order, now
+from models import GatewayCall, Order, Staff, now
 from sandbox.store import Store
 from shop import orders
 from shop.db import db, write
 from shop.gateway import reopen_checkout
-from shop.states import OrderState
+from shop.states import CUSTOMER, Actor, By, OrderState
 from tests.browser.conftest import Demo, Visitor, scan
 from tests.conftest import OrderFactory, rows, settings_for
 
@@ -74,11 +74,15 @@ def views(shop: Flask) -> dict[str, str]:
     made["cancelled"], made["needs_review"] = order.awaiting(), order.awaiting()
     made["unreachable"], made["preparing"] = order.placed(), order.placed()
     for name in ("cancelled", "needs_review"):
-        orders.cancel(made[name].id, "customer")
+        orders.cancel(made[name].id, CUSTOMER)
     for name in ("paid", "paid late", "needs_review", "refunded"):
         order.pay(made[name])
     with write() as session:
-        orders.transition(session, orders.lock(session, made["refunded"].id), OrderState.REFUNDED, "staff:1")
+        person = Staff(email="omar@example.com", name="Omar", password_hash="-")
+        session.add(person)
+        session.flush()
+        by = By(Actor.STAFF, person.id)
+        orders.transition(session, orders.lock(session, made["refunded"].id), OrderState.REFUNDED, by)
         far = now().replace(year=now().year + 1)
         session.get_one(Order, made["preparing"].id).invoice_claimed_until = far
     addresses = {name: f"/orders/{one.token}?key={one.key}" for name, one in made.items()}
@@ -149,7 +153,7 @@ def tidy(shop: Flask) -> Iterator[None]:
     yield
     for placed in rows(Order):
         if placed.network and placed.is_cancellable:
-            orders.cancel(placed.id, "customer")
+            orders.cancel(placed.id, CUSTOMER)
     reopen_checkout("a test")
 
 

@@ -36,7 +36,7 @@ from models import (
 )
 from shop import orders, outbox, payments, refusals, stock, worker
 from shop.db import db, sqlite_library, write
-from shop.states import CallbackOutcome, EventKind, OrderState, OutboxKind
+from shop.states import WORKER, By, CallbackOutcome, EventKind, OrderState, OutboxKind
 from shop.views import order as order_page
 from tests.conftest import CheckingClient, OrderFactory, rows, set_stock
 from tests.pages import Page
@@ -207,17 +207,13 @@ def _take_no_lock(_connection: Any, _cursor: Any, statement: str, parameters: An
     return re.sub(r" FOR (NO KEY )?UPDATE( OF \w+)?( SKIP LOCKED)?$", "", statement), parameters
 
 
-def blind_transition(
-    session: Session, order: Order, to: OrderState, actor: str, detail: str = "", **values: Any
-) -> bool:
+def blind_transition(session: Session, order: Order, to: OrderState, by: By, detail: str = "", **values: Any) -> bool:
     """`orders.transition` without its condition: whoever comes last wins."""
     counted = {"state": to, "events_count": Order.events_count + 1, **values}
     change = update(Order).where(Order.id == order.id).values(counted).returning(Order.events_count)
-    moved = OrderEvent(
-        order_id=order.id, seq=session.scalar(change), kind=EventKind.STATE_CHANGED, actor=actor, detail=detail
-    )
-    moved.from_state, moved.to_state = order.state, to
-    session.add(moved)
+    event = OrderEvent(order_id=order.id, seq=session.scalar(change), kind=EventKind.STATE_CHANGED, detail=detail)
+    event.from_state, event.to_state, event.actor, event.staff_id = order.state, to, by.actor, by.staff_id
+    session.add(event)
     return True
 
 
@@ -427,13 +423,13 @@ def of_two_payments_at_once_each_200_is_stored(shop: Shop) -> None:
 def whole_object_saved(_: Shop) -> Iterator[None]:
     """Cancelling loads the order, changes it, and saves all of it."""
 
-    def cancel(order_id: int, actor: str) -> bool:
+    def cancel(order_id: int, by: By) -> bool:
         seen = db.session.get_one(Order, order_id, populate_existing=True)
         if not seen.is_cancellable:
             return False
         whole = {column.key: getattr(seen, column.key) for column in Order.__mapper__.column_attrs}
         whole |= {"state": OrderState.CANCELLED, "events_count": seen.events_count + 1}
-        moved = OrderEvent(order_id=order_id, seq=whole["events_count"], kind=EventKind.STATE_CHANGED, actor=actor)
+        moved = OrderEvent(order_id=order_id, seq=whole["events_count"], kind=EventKind.STATE_CHANGED, actor=by.actor)
         moved.from_state, moved.to_state = seen.state, OrderState.CANCELLED
         with orders.write() as session:
             session.execute(update(Order).where(Order.id == order_id).values(whole))
@@ -520,7 +516,7 @@ def expiry_overwrites(_: Shop) -> Iterator[None]:
         if not seen.state.holds_stock_unpaid or seen.reserved_until > now():
             return False
         with orders.write() as session:
-            blind_transition(session, seen, OrderState.EXPIRED, "worker")
+            blind_transition(session, seen, OrderState.EXPIRED, WORKER)
             stock.give_back(session, orders.lock(session, order_id))
         return True
 

@@ -37,7 +37,7 @@ from shop.db import db
 from shop.limits import MissLimiter
 from shop.ops import audit
 from shop.payments import draw_qr
-from shop.states import OrderState
+from shop.states import CUSTOMER, OrderState
 from tests.conftest import OrderFactory, rows
 
 pytestmark = pytest.mark.slow
@@ -255,7 +255,7 @@ def test_whatever_is_sent_is_answered_by_the_table_and_pays_only_with_the_secret
     waiting = [order.awaiting(quantity=number) for number in (1, 2, 3)]
     paid, cancelled = order.awaiting(), order.awaiting("brass-dallah")
     order.pay(paid)
-    orders.cancel(cancelled.id, "customer")
+    orders.cancel(cancelled.id, CUSTOMER)
     ours = [*waiting, paid, cancelled]
     known = [order.callback(one) for one in ours]
     canary.secrets = [message["secret"] for message in known]

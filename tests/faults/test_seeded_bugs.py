@@ -14,7 +14,7 @@ from models import Basket, GatewayCall, Order, OutboxMessage, Payment, Staff
 from shop import orders, payments, worker
 from shop.db import db, write
 from shop.ops import audit
-from shop.states import OrderState, OutboxKind
+from shop.states import CUSTOMER, OrderState, OutboxKind
 from tests import test_callback, test_checkout, test_db, test_orders, test_reconcile
 from tests.conftest import CheckingClient, OrderFactory, rows
 from tests.faults.bugs import (
@@ -96,7 +96,7 @@ def cancelled_and_paid_at_once_is_never_both(shop: Shop) -> None:
     waiting = shop.order.awaiting()
     message = shop.order.callback(waiting)
     was_cancelled, [status] = shop.together(
-        partial(orders.cancel, waiting.id, "customer"), partial(shop.deliver, message)
+        partial(orders.cancel, waiting.id, CUSTOMER), partial(shop.deliver, message)
     )
     assert status == 200
     assert shop.order.again(waiting).state is (OrderState.NEEDS_REVIEW if was_cancelled else OrderState.PAID)

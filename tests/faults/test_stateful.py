@@ -27,7 +27,7 @@ from shop import limits, orders, privacy, reconcile, refusals, stock, worker
 from shop.db import db, write
 from shop.gateway import Gateway, reopen_checkout
 from shop.ops import audit
-from shop.states import DeliveryState, OrderState, StockReason
+from shop.states import CUSTOMER, Actor, By, DeliveryState, OrderState, StockReason
 from shop.views import checkout
 from tests.conftest import CONTACT
 from tests.faults.bugs import Killed, effects_repeated, no_dedupe, outbox_outside, unknown_secret_accepted
@@ -226,7 +226,7 @@ class Life(RuleBasedStateMachine):
             assert self.post(message).status_code in expected
 
         def cancel(_: amwal.Invoice) -> None:
-            assert orders.cancel(order().id, "customer")
+            assert orders.cancel(order().id, CUSTOMER)
             self.cancelled(order())
 
         self.gateway.reply = reply
@@ -500,7 +500,7 @@ class Life(RuleBasedStateMachine):
                     session.add(Refund(payment_id=payment.id, amount=payment.amount, staff_id=1))
                 if one.delivery and one.delivery.state is DeliveryState.PREPARING:
                     stock.give_back(session, one)
-                assert orders.transition(session, one, OrderState.REFUNDED, "staff:1")
+                assert orders.transition(session, one, OrderState.REFUNDED, By(Actor.STAFF, 1))
 
         def refunded() -> None:
             self.saw(f"refunded while {order.state}{', sent' if order.shipped else ''}")
@@ -521,7 +521,7 @@ class Life(RuleBasedStateMachine):
                 one = orders.lock(session, order.id)
                 one.reservation += 1
                 stock.take(session, one)
-                assert orders.transition(session, one, OrderState.PAID, "staff:1")
+                assert orders.transition(session, one, OrderState.PAID, By(Actor.STAFF, 1))
                 session.add(Delivery(order_id=one.id))
 
         def released() -> None:

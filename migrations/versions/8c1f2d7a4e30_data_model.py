@@ -1,10 +1,10 @@
-"""the whole data model."""
+"""The data model."""
 
 import sqlalchemy as sa
 from alembic import op
 
 
-revision = "0001"
+revision = "8c1f2d7a4e30"
 down_revision = None
 branch_labels = None
 depends_on = None
@@ -12,7 +12,6 @@ depends_on = None
 
 def upgrade() -> None:
     """Bring the tables to this revision."""
-
     op.create_table(
         "basket",
         sa.Column("id", sa.Integer(), nullable=False),
@@ -23,6 +22,9 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_basket")),
         sa.UniqueConstraint("token", name=op.f("uq_basket_token")),
     )
+    with op.batch_alter_table("basket", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_basket_updated_at"), ["updated_at"], unique=False)
+
     op.create_table(
         "category",
         sa.Column("id", sa.Integer(), nullable=False),
@@ -33,18 +35,19 @@ def upgrade() -> None:
         sa.UniqueConstraint("slug", name=op.f("uq_category_slug")),
     )
     op.create_table(
-        "delivery_option",
+        "delivery_method",
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("slug", sa.String(length=80), nullable=False),
         sa.Column("name", sa.JSON(), nullable=False),
         sa.Column("description", sa.JSON(), nullable=False),
         sa.Column("price", sa.BigInteger(), nullable=False),
         sa.Column("free_from", sa.BigInteger(), nullable=True),
+        sa.Column("is_collection", sa.Boolean(), nullable=False),
         sa.Column("position", sa.Integer(), nullable=False),
         sa.Column("active", sa.Boolean(), nullable=False),
-        sa.CheckConstraint("price >= 0 AND free_from >= 0", name=op.f("ck_delivery_option_not_negative")),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_delivery_option")),
-        sa.UniqueConstraint("slug", name=op.f("uq_delivery_option_slug")),
+        sa.CheckConstraint("price >= 0 AND free_from >= 0", name=op.f("ck_delivery_method_not_negative")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_delivery_method")),
+        sa.UniqueConstraint("slug", name=op.f("uq_delivery_method_slug")),
     )
     op.create_table(
         "heartbeat",
@@ -56,19 +59,7 @@ def upgrade() -> None:
         "outbox_message",
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("key", sa.String(length=120), nullable=False),
-        sa.Column(
-            "kind",
-            sa.Enum(
-                "mail_pay_here",
-                "mail_receipt",
-                "mail_digest",
-                name="outboxkind",
-                native_enum=False,
-                create_constraint=True,
-                length=40,
-            ),
-            nullable=False,
-        ),
+        sa.Column("kind", sa.String(length=40), nullable=False),
         sa.Column("payload", sa.JSON(), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("due_at", sa.DateTime(timezone=True), nullable=False),
@@ -82,12 +73,25 @@ def upgrade() -> None:
         batch_op.create_index("ix_outbox_message_due", ["done_at", "due_at"], unique=False)
 
     op.create_table(
+        "shop",
+        sa.Column("id", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("currency", sa.String(length=3), nullable=True),
+        sa.Column("exponent", sa.Integer(), nullable=True),
+        sa.Column("closed_since", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("closed_why", sa.String(length=500), server_default="", nullable=False),
+        sa.Column("restored_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("compared_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("next_order_id", sa.Integer(), server_default="1", nullable=False),
+        sa.Column("catalogue_version", sa.Integer(), server_default="0", nullable=False),
+        sa.CheckConstraint("id = 1", name=op.f("ck_shop_one_row")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_shop")),
+    )
+    op.create_table(
         "staff",
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("email", sa.String(length=254), nullable=False),
         sa.Column("name", sa.String(length=120), nullable=False),
         sa.Column("password_hash", sa.String(length=300), nullable=False),
-        sa.Column("totp_secret", sa.String(length=64), nullable=True),
         sa.Column("active", sa.Boolean(), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_staff")),
@@ -95,7 +99,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "orders",
-        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("id", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("token", sa.String(length=40), nullable=False),
         sa.Column("key", sa.String(length=40), nullable=False),
         sa.Column(
@@ -133,7 +137,9 @@ def upgrade() -> None:
         sa.Column("returned_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("invoice_claimed_until", sa.DateTime(timezone=True), nullable=True),
         sa.Column("name", sa.String(length=120), nullable=False),
+        sa.Column("name_key", sa.String(length=240), nullable=False),
         sa.Column("email", sa.String(length=254), nullable=False),
+        sa.Column("email_key", sa.String(length=254), nullable=False),
         sa.Column("phone", sa.String(length=40), nullable=False),
         sa.Column("address", sa.String(length=300), nullable=False),
         sa.Column("city", sa.String(length=120), nullable=False),
@@ -141,6 +147,8 @@ def upgrade() -> None:
         sa.Column("postcode", sa.String(length=20), nullable=False),
         sa.Column("country", sa.String(length=2), nullable=False),
         sa.Column("note", sa.String(length=500), nullable=False),
+        sa.Column("network", sa.String(length=64), server_default="", nullable=False),
+        sa.Column("is_collected", sa.Boolean(), nullable=False),
         sa.CheckConstraint("tax BETWEEN 0 AND total", name=op.f("ck_orders_tax_within_total")),
         sa.CheckConstraint("total > 0", name=op.f("ck_orders_total_positive")),
         sa.ForeignKeyConstraint(["basket_id"], ["basket.id"], name=op.f("fk_orders_basket_id")),
@@ -149,10 +157,13 @@ def upgrade() -> None:
         sa.UniqueConstraint("token", name=op.f("uq_orders_token")),
     )
     with op.batch_alter_table("orders", schema=None) as batch_op:
-        batch_op.create_index(batch_op.f("ix_orders_email"), ["email"], unique=False)
+        batch_op.create_index(batch_op.f("ix_orders_email_key"), ["email_key"], unique=False)
+        batch_op.create_index(batch_op.f("ix_orders_name_key"), ["name_key"], unique=False)
+        batch_op.create_index("ix_orders_network", ["network", "state"], unique=False)
         batch_op.create_index(batch_op.f("ix_orders_placed_at"), ["placed_at"], unique=False)
         batch_op.create_index("ix_orders_reserved_until", ["state", "reserved_until"], unique=False)
         batch_op.create_index("ix_orders_returned_at", ["state", "returned_at"], unique=False)
+        batch_op.create_index("ix_orders_state", ["state", "id"], unique=False)
 
     op.create_table(
         "product",
@@ -163,6 +174,7 @@ def upgrade() -> None:
         sa.Column("subtitle", sa.JSON(), nullable=False),
         sa.Column("description", sa.JSON(), nullable=False),
         sa.Column("label", sa.JSON(none_as_null=True), nullable=True),
+        sa.Column("facts", sa.JSON(), nullable=False),
         sa.Column("price", sa.BigInteger(), nullable=False),
         sa.Column("stock", sa.Integer(), nullable=False),
         sa.Column("image", sa.String(length=200), nullable=False),
@@ -178,32 +190,30 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("product", schema=None) as batch_op:
         batch_op.create_index("ix_product_category", ["category_id", "active", "position", "id"], unique=False)
+        batch_op.create_index("ix_product_category_newest", ["category_id", "active", "id"], unique=False)
         batch_op.create_index("ix_product_featured", ["active", "position", "id"], unique=False)
+        batch_op.create_index("ix_product_newest", ["active", "id"], unique=False)
         batch_op.create_index("ix_product_price", ["active", "price", "id"], unique=False)
+
+    op.create_table(
+        "staff_session",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("staff_id", sa.Integer(), nullable=False),
+        sa.Column("token_digest", sa.String(length=64), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("seen_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("revoked_at", sa.DateTime(timezone=True), nullable=True),
+        sa.ForeignKeyConstraint(["staff_id"], ["staff.id"], name=op.f("fk_staff_session_staff_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_staff_session")),
+        sa.UniqueConstraint("token_digest", name=op.f("uq_staff_session_token_digest")),
+    )
+    with op.batch_alter_table("staff_session", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_staff_session_staff_id"), ["staff_id"], unique=False)
 
     op.create_table(
         "attention",
         sa.Column("id", sa.Integer(), nullable=False),
-        sa.Column(
-            "kind",
-            sa.Enum(
-                "unknown_secret",
-                "other_invoice",
-                "missing_ids",
-                "paid_twice",
-                "paid_sold_out",
-                "paid_cancelled",
-                "possibly_paid",
-                "gateway_refused",
-                "gateway_reply",
-                "outbox_stuck",
-                name="attentionkind",
-                native_enum=False,
-                create_constraint=True,
-                length=40,
-            ),
-            nullable=False,
-        ),
+        sa.Column("kind", sa.String(length=40), nullable=False),
         sa.Column("subject", sa.String(length=200), nullable=False),
         sa.Column("order_id", sa.Integer(), nullable=True),
         sa.Column("detail", sa.String(length=500), nullable=False),
@@ -213,6 +223,7 @@ def upgrade() -> None:
         sa.Column("mailed_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("closed_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("closed_by", sa.Integer(), nullable=True),
+        sa.Column("resolution", sa.String(length=500), nullable=False),
         sa.ForeignKeyConstraint(["closed_by"], ["staff.id"], name=op.f("fk_attention_closed_by")),
         sa.ForeignKeyConstraint(["order_id"], ["orders.id"], name=op.f("fk_attention_order_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_attention")),
@@ -244,33 +255,20 @@ def upgrade() -> None:
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("received_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("sender", sa.String(length=60), nullable=False),
-        sa.Column(
-            "outcome",
-            sa.Enum(
-                "accepted",
-                "duplicate",
-                "unknown_secret",
-                "other_invoice",
-                "malformed",
-                "too_large",
-                name="callbackoutcome",
-                native_enum=False,
-                create_constraint=True,
-                length=40,
-            ),
-            nullable=False,
-        ),
+        sa.Column("outcome", sa.String(length=40), nullable=False),
         sa.Column("status", sa.Integer(), nullable=False),
         sa.Column("reason", sa.String(length=300), nullable=False),
         sa.Column("order_id", sa.Integer(), nullable=True),
         sa.Column("gateway_id", sa.String(length=200), nullable=False),
         sa.Column("session_id", sa.String(length=200), nullable=False),
         sa.Column("body", sa.String(length=600), nullable=False),
+        sa.CheckConstraint("outcome <> 'too_many'", name=op.f("ck_callback_attempt_limited_attempts_are_not_stored")),
         sa.ForeignKeyConstraint(["order_id"], ["orders.id"], name=op.f("fk_callback_attempt_order_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_callback_attempt")),
     )
     with op.batch_alter_table("callback_attempt", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_callback_attempt_order_id"), ["order_id"], unique=False)
+        batch_op.create_index("ix_callback_attempt_outcome", ["outcome", "id"], unique=False)
         batch_op.create_index(batch_op.f("ix_callback_attempt_received_at"), ["received_at"], unique=False)
 
     op.create_table(
@@ -283,6 +281,8 @@ def upgrade() -> None:
                 "preparing",
                 "shipped",
                 "delivered",
+                "ready",
+                "collected",
                 name="deliverystate",
                 native_enum=False,
                 create_constraint=True,
@@ -290,7 +290,8 @@ def upgrade() -> None:
             ),
             nullable=False,
         ),
-        sa.Column("tracking", sa.String(length=200), nullable=False),
+        sa.Column("carrier", sa.String(length=80), nullable=False),
+        sa.Column("tracking", sa.String(length=500), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("shipped_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("delivered_at", sa.DateTime(timezone=True), nullable=True),
@@ -298,6 +299,9 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_delivery")),
         sa.UniqueConstraint("order_id", name=op.f("uq_delivery_order_id")),
     )
+    with op.batch_alter_table("delivery", schema=None) as batch_op:
+        batch_op.create_index("ix_delivery_state", ["state", "id"], unique=False)
+
     op.create_table(
         "gateway_call",
         sa.Column("id", sa.Integer(), nullable=False),
@@ -334,28 +338,37 @@ def upgrade() -> None:
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("order_id", sa.Integer(), nullable=False),
         sa.Column("seq", sa.Integer(), nullable=False),
+        sa.Column("kind", sa.String(length=40), nullable=False),
+        sa.Column("from_state", sa.String(length=40), nullable=True),
+        sa.Column("to_state", sa.String(length=40), nullable=True),
         sa.Column(
-            "kind",
+            "actor",
             sa.Enum(
-                "state_changed",
-                "reservation_extended",
-                "payment_added",
-                name="eventkind",
+                "customer",
+                "shop",
+                "gateway",
+                "worker",
+                "operator",
+                "staff",
+                "comparison",
+                name="actor",
                 native_enum=False,
                 create_constraint=True,
                 length=40,
             ),
             nullable=False,
         ),
-        sa.Column("from_state", sa.String(length=40), nullable=True),
-        sa.Column("to_state", sa.String(length=40), nullable=True),
-        sa.Column("actor", sa.String(length=80), nullable=False),
+        sa.Column("staff_id", sa.Integer(), nullable=True),
         sa.Column("detail", sa.String(length=300), nullable=False),
         sa.Column("at", sa.DateTime(timezone=True), nullable=False),
+        sa.CheckConstraint(
+            "(actor IN ('staff', 'comparison')) = (staff_id IS NOT NULL)", name=op.f("ck_order_event_person_is_named")
+        ),
         sa.CheckConstraint(
             "(kind = 'state_changed') = (to_state IS NOT NULL)", name=op.f("ck_order_event_state_change_has_target")
         ),
         sa.ForeignKeyConstraint(["order_id"], ["orders.id"], name=op.f("fk_order_event_order_id")),
+        sa.ForeignKeyConstraint(["staff_id"], ["staff.id"], name=op.f("fk_order_event_staff_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_order_event")),
         sa.UniqueConstraint("order_id", "seq", name=op.f("uq_order_event_order_id_seq")),
     )
@@ -400,25 +413,31 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f("ix_order_note_order_id"), ["order_id"], unique=False)
 
     op.create_table(
+        "product_picture",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("product_id", sa.Integer(), nullable=False),
+        sa.Column("digest", sa.String(length=64), nullable=False),
+        sa.Column("width", sa.Integer(), nullable=False),
+        sa.Column("height", sa.Integer(), nullable=False),
+        sa.Column("content", sa.LargeBinary(), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.ForeignKeyConstraint(["product_id"], ["product.id"], name=op.f("fk_product_picture_product_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_product_picture")),
+        sa.UniqueConstraint("product_id", "width", name=op.f("uq_product_picture_product_id_width")),
+    )
+    with op.batch_alter_table("product_picture", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_product_picture_digest"), ["digest"], unique=False)
+
+    op.create_table(
         "stock_movement",
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("product_id", sa.Integer(), nullable=False),
         sa.Column("order_id", sa.Integer(), nullable=True),
         sa.Column("reservation", sa.Integer(), nullable=True),
-        sa.Column(
-            "reason",
-            sa.Enum(
-                "intake",
-                "reserved",
-                "returned",
-                name="stockreason",
-                native_enum=False,
-                create_constraint=True,
-                length=40,
-            ),
-            nullable=False,
-        ),
+        sa.Column("reason", sa.String(length=40), nullable=False),
         sa.Column("quantity", sa.Integer(), nullable=False),
+        sa.Column("staff_id", sa.Integer(), nullable=True),
+        sa.Column("note", sa.String(length=300), nullable=False),
         sa.Column("at", sa.DateTime(timezone=True), nullable=False),
         sa.CheckConstraint(
             "(order_id IS NULL) = (reservation IS NULL)", name=op.f("ck_stock_movement_reservation_of_an_order")
@@ -426,6 +445,7 @@ def upgrade() -> None:
         sa.CheckConstraint("quantity <> 0", name=op.f("ck_stock_movement_moves_something")),
         sa.ForeignKeyConstraint(["order_id"], ["orders.id"], name=op.f("fk_stock_movement_order_id")),
         sa.ForeignKeyConstraint(["product_id"], ["product.id"], name=op.f("fk_stock_movement_product_id")),
+        sa.ForeignKeyConstraint(["staff_id"], ["staff.id"], name=op.f("fk_stock_movement_staff_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_stock_movement")),
         sa.UniqueConstraint(
             "order_id",
@@ -465,12 +485,16 @@ def upgrade() -> None:
         sa.UniqueConstraint("callback_id", name=op.f("uq_payment_callback_id")),
         sa.UniqueConstraint("order_id", "session_id", name=op.f("uq_payment_order_id_session_id")),
     )
+    with op.batch_alter_table("payment", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_payment_received_at"), ["received_at"], unique=False)
+
     op.create_table(
         "refund",
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("payment_id", sa.Integer(), nullable=False),
         sa.Column("amount", sa.BigInteger(), nullable=False),
         sa.Column("staff_id", sa.Integer(), nullable=False),
+        sa.Column("reference", sa.String(length=200), nullable=False),
         sa.Column("note", sa.String(length=500), nullable=False),
         sa.Column("at", sa.DateTime(timezone=True), nullable=False),
         sa.CheckConstraint("amount > 0", name=op.f("ck_refund_amount_positive")),
@@ -480,20 +504,27 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("refund", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_refund_payment_id"), ["payment_id"], unique=False)
+    op.execute("INSERT INTO shop (id) VALUES (1)")  # the rest are defaults
 
 
 def downgrade() -> None:
     """Bring them back to the one before."""
-
     with op.batch_alter_table("refund", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_refund_payment_id"))
 
     op.drop_table("refund")
+    with op.batch_alter_table("payment", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_payment_received_at"))
+
     op.drop_table("payment")
     with op.batch_alter_table("stock_movement", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_stock_movement_product_id"))
 
     op.drop_table("stock_movement")
+    with op.batch_alter_table("product_picture", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_product_picture_digest"))
+
+    op.drop_table("product_picture")
     with op.batch_alter_table("order_note", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_order_note_order_id"))
 
@@ -508,9 +539,13 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f("ix_gateway_call_order_id"))
 
     op.drop_table("gateway_call")
+    with op.batch_alter_table("delivery", schema=None) as batch_op:
+        batch_op.drop_index("ix_delivery_state")
+
     op.drop_table("delivery")
     with op.batch_alter_table("callback_attempt", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_callback_attempt_received_at"))
+        batch_op.drop_index("ix_callback_attempt_outcome")
         batch_op.drop_index(batch_op.f("ix_callback_attempt_order_id"))
 
     op.drop_table("callback_attempt")
@@ -524,25 +559,38 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f("ix_attention_order_id"))
 
     op.drop_table("attention")
+    with op.batch_alter_table("staff_session", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_staff_session_staff_id"))
+
+    op.drop_table("staff_session")
     with op.batch_alter_table("product", schema=None) as batch_op:
         batch_op.drop_index("ix_product_price")
+        batch_op.drop_index("ix_product_newest")
         batch_op.drop_index("ix_product_featured")
+        batch_op.drop_index("ix_product_category_newest")
         batch_op.drop_index("ix_product_category")
 
     op.drop_table("product")
     with op.batch_alter_table("orders", schema=None) as batch_op:
+        batch_op.drop_index("ix_orders_state")
         batch_op.drop_index("ix_orders_returned_at")
         batch_op.drop_index("ix_orders_reserved_until")
         batch_op.drop_index(batch_op.f("ix_orders_placed_at"))
-        batch_op.drop_index(batch_op.f("ix_orders_email"))
+        batch_op.drop_index("ix_orders_network")
+        batch_op.drop_index(batch_op.f("ix_orders_name_key"))
+        batch_op.drop_index(batch_op.f("ix_orders_email_key"))
 
     op.drop_table("orders")
     op.drop_table("staff")
+    op.drop_table("shop")
     with op.batch_alter_table("outbox_message", schema=None) as batch_op:
         batch_op.drop_index("ix_outbox_message_due")
 
     op.drop_table("outbox_message")
     op.drop_table("heartbeat")
-    op.drop_table("delivery_option")
+    op.drop_table("delivery_method")
     op.drop_table("category")
+    with op.batch_alter_table("basket", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_basket_updated_at"))
+
     op.drop_table("basket")
