@@ -283,6 +283,9 @@ class Order(Base):
     Contact fields are empty strings, never NULL: an order of a till has none, and a forgotten customer's are cleared.
     """
 
+    PATH = "/orders/<token>"
+    """The path of an order's page, as a pattern of Flask's."""
+
     __tablename__ = "orders"
     __table_args__ = (
         # The same basket, in the version that was seen, makes one order, however often the form arrives.
@@ -358,6 +361,11 @@ class Order(Base):
     def _fold(self, field: str, value: str) -> str:
         setattr(self, f"{field}_key", fold(value))
         return value
+
+    @property
+    def path(self) -> str:
+        """Where its page is."""
+        return self.PATH.replace("<token>", self.token)
 
     @property
     def number(self) -> str:

@@ -23,7 +23,7 @@ ADDRESS = re.compile(r"[A-Za-z0-9.!#$%&'*+/^_`{|}~-]+@[A-Za-z0-9-]+(\.[A-Za-z0-9
 
 def order_link(order: Order) -> str:
     """The address that opens the whole order to whoever holds it. It goes to the customer's mailbox only."""
-    return f"{current_app.config['PUBLIC_URL']}/orders/{order.token}?key={order.key}"
+    return f"{current_app.config['PUBLIC_URL']}{order.path}?key={order.key}"
 
 
 def send(message: OutboxMessage, to: str, locale: str, **context: Any) -> None:

@@ -7,6 +7,7 @@ arrives from it is stored by one transaction before anybody is told.
 import logging
 import re
 import time
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from io import BytesIO
 
@@ -76,7 +77,7 @@ def _claim(order_id: int) -> Order | None:
 
 
 def _ask(client: amwal.Client, order: Order) -> None:
-    page = f"{current_app.config['PUBLIC_URL']}/orders/{order.token}"
+    page = f"{current_app.config['PUBLIC_URL']}{order.path}"
     started, clock = now(), time.monotonic()
     try:
         result: amwal.Invoice | amwal.AmwalError = client.create_invoice(
@@ -150,8 +151,16 @@ STATUS_OF = {
 """The HTTP status of each outcome. Only a 200 ends the gateway's retries, so only money that is stored gets one."""
 
 
+@dataclass(frozen=True)
+class Verdict:
+    """What a callback is, and why, for the inbox."""
+
+    outcome: CallbackOutcome
+    reason: str = ""
+
+
 def accept_callback(body: bytes, sender: str) -> CallbackOutcome:
-    """T3: record a callback and, if it is good, the payment, with everything that follows from it, in one commit.
+    """Callback transaction (T3): record a callback and, if it is good, the payment and all that follows, in one commit.
 
     Args:
         body: as it arrived.
@@ -163,68 +172,86 @@ def accept_callback(body: bytes, sender: str) -> CallbackOutcome:
     Raises:
         sqlalchemy.exc.SQLAlchemyError: the database could not take it. Nothing was written; the gateway must retry.
     """
+    message = _read(body)
     misses = current_miss_limiter()
-    if misses.is_full() and not _has_secret_of_ours(body):
+    if misses.is_full() and not _has_secret_of_ours(message):
         misses.skip()
         return CallbackOutcome.TOO_MANY
-    attempt = CallbackAttempt(sender=sender[:60], body=redact(body))
     with write() as session:
-        attempt.outcome = _judge(session, attempt, body)
-        attempt.status = STATUS_OF[attempt.outcome]
+        order = _lock_order(session, message)
+        verdict = classify(message, order)
+        attempt = CallbackAttempt(sender=sender[:60], order=order, body=redact(body))
+        attempt.outcome, attempt.status, attempt.reason = verdict.outcome, STATUS_OF[verdict.outcome], verdict.reason
+        if isinstance(message, amwal.Callback):
+            attempt.gateway_id, attempt.session_id = message.invoice_id, message.session_id
         session.add(attempt)
-        if attempt.outcome.is_miss:
-            _flag_misses(session, attempt, misses.record())
         session.flush()
-        if attempt.order and attempt.outcome is CallbackOutcome.ACCEPTED:
-            payment = Payment(session_id=attempt.session_id, source=PaymentSource.CALLBACK, callback_id=attempt.id)
-            apply_payment(session, attempt.order, payment, GATEWAY)
-        elif attempt.outcome is CallbackOutcome.DUPLICATE:
-            # If a person was faster, their payment gets its callback and session now: another session is paid twice.
-            by_hand = update(Payment).where(Payment.order_id == attempt.order_id, Payment.callback_id.is_(None))
-            session.execute(by_hand.values(callback_id=attempt.id, session_id=attempt.session_id))
+        _act(session, attempt)
     log.info("callback %s: %s", attempt.outcome, attempt.reason or attempt.order_id)
     return attempt.outcome
 
 
-def _has_secret_of_ours(body: bytes) -> bool:
-    """Whether this can be a callback of the gateway: by a read alone, so that guessing costs the database no write."""
-    try:
-        secret = amwal.parse_callback(body).secret
-    except amwal.BadCallback:
-        return False
-    return db.session.scalar(select(Invoice.id).filter_by(secret_digest=digest(secret))) is not None
-
-
-def _judge(session: Session, attempt: CallbackAttempt, body: bytes) -> CallbackOutcome:
-    """Decide what a callback is, and note on its attempt what was found."""
+def _read(body: bytes) -> amwal.Callback | Verdict:
     if len(body) > amwal.CALLBACK_LIMIT:
-        attempt.reason = f"more than {amwal.CALLBACK_LIMIT} bytes"
-        return CallbackOutcome.TOO_LARGE
+        return Verdict(CallbackOutcome.TOO_LARGE, f"more than {amwal.CALLBACK_LIMIT} bytes")
     try:
-        callback = amwal.parse_callback(body)
+        return amwal.parse_callback(body)
     except amwal.BadCallback as error:
-        attempt.reason = str(error)
-        return CallbackOutcome.MALFORMED
-    attempt.gateway_id, attempt.session_id = callback.invoice_id, callback.session_id
-    # The lock makes copies that arrive at once take turns: the first is accepted, the others are duplicates.
-    order = lock_by_invoice(session, Invoice.secret_digest == digest(callback.secret))
+        return Verdict(CallbackOutcome.MALFORMED, str(error))
+
+
+def _has_secret_of_ours(message: amwal.Callback | Verdict) -> bool:
+    """Whether this can be a callback of the gateway: by a read alone, so that guessing costs the database no write."""
+    if isinstance(message, Verdict):
+        return False
+    return db.session.scalar(select(Invoice.id).filter_by(secret_digest=digest(message.secret))) is not None
+
+
+def _lock_order(session: Session, message: amwal.Callback | Verdict) -> Order | None:
+    """The order that a secret belongs to. The lock makes copies that arrive at once take turns: the first is accepted,
+    the others are duplicates."""
+    if isinstance(message, Verdict):
+        return None
+    return lock_by_invoice(session, Invoice.secret_digest == digest(message.secret))
+
+
+def classify(message: amwal.Callback | Verdict, order: Order | None) -> Verdict:
+    """Decide what a callback is. Changes nothing.
+
+    Args:
+        message: what it says, or why it can't be read.
+        order: the order that its secret belongs to, locked, with invoice and payments; None if there is none.
+    """
+    if isinstance(message, Verdict):
+        return message
     if order is None or order.invoice is None:
-        attempt.reason = "no invoice of ours has this secret"
-        return CallbackOutcome.UNKNOWN_SECRET
-    attempt.order = order
-    if callback.invoice_id not in ("", order.invoice.gateway_id):
-        attempt.reason = "the secret belongs to another invoice"
-        flag(session, AttentionKind.OTHER_INVOICE, order.number, f"it named {callback.invoice_id[:80]}", order.id)
-        return CallbackOutcome.OTHER_INVOICE
+        return Verdict(CallbackOutcome.UNKNOWN_SECRET, "no invoice of ours has this secret")
+    if message.invoice_id not in ("", order.invoice.gateway_id):
+        return Verdict(CallbackOutcome.OTHER_INVOICE, "the secret belongs to another invoice")
     # A payment that has no callback yet was confirmed by hand: the first one that comes is its own.
-    same = (Payment.session_id == callback.session_id) | Payment.callback_id.is_(None)
-    if session.scalar(select(Payment.id).where(Payment.order_id == order.id, same)) is not None:
-        return CallbackOutcome.DUPLICATE
-    if not callback.invoice_id or not callback.session_id:
-        # The secret is right, so the money is real; a person should know that the gateway's message was odd.
-        attempt.reason = "invoiceId or paymentSessionId is missing"
-        flag(session, AttentionKind.MISSING_IDS, order.number, attempt.reason, order.id)
-    return CallbackOutcome.ACCEPTED
+    if any(one.callback_id is None or one.session_id == message.session_id for one in order.payments):
+        return Verdict(CallbackOutcome.DUPLICATE)
+    # Without its ids it is accepted all the same: the secret is right, so the money is real.
+    complete = message.invoice_id and message.session_id
+    return Verdict(CallbackOutcome.ACCEPTED, "" if complete else "invoiceId or paymentSessionId is missing")
+
+
+def _act(session: Session, attempt: CallbackAttempt) -> None:
+    """Do what a recorded callback calls for."""
+    order = attempt.order
+    if order is None:
+        _flag_misses(session, attempt, current_miss_limiter().record())
+    elif attempt.outcome is CallbackOutcome.ACCEPTED:
+        payment = Payment(session_id=attempt.session_id, source=PaymentSource.CALLBACK, callback_id=attempt.id)
+        apply_payment(session, order, payment, GATEWAY)
+        if attempt.reason:  # somebody should know that the gateway's message was odd
+            flag(session, AttentionKind.MISSING_IDS, order.number, attempt.reason, order.id)
+    elif attempt.outcome is CallbackOutcome.DUPLICATE:
+        # If a person was faster, their payment gets its callback and session now: another session is paid twice.
+        by_hand = update(Payment).where(Payment.order_id == order.id, Payment.callback_id.is_(None))
+        session.execute(by_hand.values(callback_id=attempt.id, session_id=attempt.session_id))
+    elif attempt.outcome is CallbackOutcome.OTHER_INVOICE:
+        flag(session, AttentionKind.OTHER_INVOICE, order.number, f"it named {attempt.gateway_id[:80]}", order.id)
 
 
 def lock_by_invoice(session: Session, which: ColumnElement[bool]) -> Order | None:
@@ -234,7 +261,7 @@ def lock_by_invoice(session: Session, which: ColumnElement[bool]) -> Order | Non
 
 
 def _flag_misses(session: Session, attempt: CallbackAttempt, skipped: int) -> None:
-    """Put an unknown secret before a person, with those before it that were only counted."""
+    """Flag an unknown secret, with those before it that were only counted."""
     times = skipped + (attempt.outcome is CallbackOutcome.UNKNOWN_SECRET)
     if times:
         flag(session, AttentionKind.UNKNOWN_SECRET, "callback", f"last from {attempt.sender}", times=times)

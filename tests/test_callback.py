@@ -9,7 +9,8 @@ from flask import Flask
 from sqlalchemy import event
 from sqlalchemy.exc import OperationalError
 
-from models import Attention, CallbackAttempt, Delivery, OutboxMessage, Payment
+import amwal
+from models import Attention, CallbackAttempt, Delivery, Invoice, Order, OutboxMessage, Payment
 from shop import orders, payments
 from shop.db import db
 from shop.states import CUSTOMER, AttentionKind, CallbackOutcome, OrderState, OutboxKind, PaymentSource
@@ -23,6 +24,30 @@ def post(client: CheckingClient, message: Any, **options: Any) -> int:
     body = message if isinstance(message, bytes) else json.dumps(message).encode()
     options.setdefault("content_type", "application/json")
     return client.post(URL, data=body, **options).status_code
+
+
+BY_CALLBACK = Payment(session_id="first", callback_id=1)
+BY_HAND = Payment(session_id="", callback_id=None)
+VERDICTS = [
+    (("id-1", "first"), [], CallbackOutcome.ACCEPTED),
+    (("", ""), [], CallbackOutcome.ACCEPTED),
+    (("id-1", "first"), [BY_CALLBACK], CallbackOutcome.DUPLICATE),
+    (("id-1", "second"), [BY_CALLBACK], CallbackOutcome.ACCEPTED),
+    (("id-1", "any"), [BY_HAND], CallbackOutcome.DUPLICATE),
+    (("id-2", "first"), [], CallbackOutcome.OTHER_INVOICE),
+    (("id-2", "first"), [BY_CALLBACK], CallbackOutcome.OTHER_INVOICE),
+]
+
+
+@pytest.mark.parametrize(("ids", "payments_so_far", "outcome"), VERDICTS)
+def test_what_a_callback_is_depends_on_its_ids_and_the_orders_payments(
+    ids: tuple[str, str], payments_so_far: list[Payment], outcome: CallbackOutcome
+) -> None:
+    order = Order(invoice=Invoice(gateway_id="id-1"), payments=payments_so_far)
+    assert payments.classify(amwal.Callback("secret", *ids), order).outcome is outcome
+    assert payments.classify(amwal.Callback("secret", *ids), None).outcome is CallbackOutcome.UNKNOWN_SECRET
+    unreadable = payments.Verdict(CallbackOutcome.MALFORMED, "no clean JSON")
+    assert payments.classify(unreadable, order) is unreadable
 
 
 def test_row_1_a_good_callback_pays_starts_the_delivery_and_queues_the_receipt(

@@ -27,7 +27,7 @@ from shop.db import db
 from shop.states import CUSTOMER, OrderState
 from shop.views import browser
 
-bp = Blueprint("order", __name__, url_prefix="/orders/<token>")
+bp = Blueprint("order", __name__, url_prefix=Order.PATH)
 
 
 @bp.get("")

@@ -140,6 +140,26 @@ def before_statement(pattern: str, rival: Callable[[], object]) -> Iterator[None
         event.remove(Engine, "before_cursor_execute", listen)
 
 
+@contextmanager
+def after_commit_of(model: type[Any], error: type[BaseException]) -> Iterator[None]:
+    """The process breaks off right after the commit that stores such a row."""
+
+    def note(session: Session, _context: Any) -> None:
+        session.info["stored"] = any(isinstance(one, model) for one in session.new) or session.info.get("stored")
+
+    def die(session: Session) -> None:
+        if session.info.get("stored"):
+            raise error
+
+    event.listen(Session, "after_flush", note)
+    event.listen(Session, "after_commit", die)
+    try:
+        yield
+    finally:
+        event.remove(Session, "after_flush", note)
+        event.remove(Session, "after_commit", die)
+
+
 class Crowd:
     """Holds every thread but the main one until two are there, or the first has waited long enough. Then all may pass,
     for good."""
@@ -331,13 +351,14 @@ def whoever_sees_the_link_can_pay(shop: Shop) -> None:
 @contextmanager
 def no_dedupe(_: Shop) -> Iterator[None]:
     """A callback that came before is a payment again."""
-    judge = payments._judge
+    classify = payments.classify
 
-    def gullible(*args: Any) -> CallbackOutcome:
-        outcome = judge(*args)
-        return CallbackOutcome.ACCEPTED if outcome is CallbackOutcome.DUPLICATE else outcome
+    def gullible(*args: Any) -> payments.Verdict:
+        verdict = classify(*args)
+        duplicate = verdict.outcome is CallbackOutcome.DUPLICATE
+        return payments.Verdict(CallbackOutcome.ACCEPTED) if duplicate else verdict
 
-    with patch.object(payments, "_judge", gullible):
+    with patch.object(payments, "classify", gullible):
         yield
 
 
@@ -478,13 +499,7 @@ def a_receipt_outlives_a_crash(shop: Shop) -> None:
     waiting = shop.order.awaiting()
     message = shop.order.callback(waiting)
 
-    def die(session: Session) -> None:
-        if any(isinstance(one, Payment) for one in session):
-            event.remove(Session, "after_commit", die)
-            raise Killed
-
-    event.listen(Session, "after_commit", die)
-    with suppress(Killed):
+    with after_commit_of(Payment, Killed), suppress(Killed):
         shop.deliver(message)
     assert shop.order.again(waiting).state is OrderState.PAID
     assert shop.deliver(message) == [200]
@@ -494,16 +509,15 @@ def a_receipt_outlives_a_crash(shop: Shop) -> None:
 @contextmanager
 def effects_repeated(_: Shop) -> Iterator[None]:
     """A duplicate is recognised, and then everything is done once more."""
-    judge = payments._judge
+    act = payments._act
 
-    def diligent(session: Session, attempt: CallbackAttempt, body: bytes) -> CallbackOutcome:
-        outcome = judge(session, attempt, body)
-        if outcome is CallbackOutcome.DUPLICATE and attempt.order:
+    def diligent(session: Session, attempt: CallbackAttempt) -> None:
+        act(session, attempt)
+        if attempt.outcome is CallbackOutcome.DUPLICATE and attempt.order:
             session.add(Delivery(order_id=attempt.order.id))
             payments.enqueue(session, OutboxKind.MAIL_RECEIPT, order_id=attempt.order.id)
-        return outcome
 
-    with patch.object(payments, "_judge", diligent):
+    with patch.object(payments, "_act", diligent):
         yield
 
 

@@ -26,8 +26,13 @@ def main() -> None:
 
     @event.listens_for(Session, "before_commit" if moment == "before-commit" else "after_commit")
     def _at_commit(session: Session) -> None:
-        if any(isinstance(row, Payment) for row in session):
+        if session.info.get("pays"):
             die()
+
+    @event.listens_for(Session, "after_flush")
+    def _after_flush(session: Session, _context: object) -> None:
+        if any(isinstance(row, Payment) for row in session.new):
+            session.info["pays"] = True
 
     server.run(create_app(), "127.0.0.1", port, 4, lambda: None)
 
