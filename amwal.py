@@ -1,6 +1,15 @@
-"""A client for the amwal.exchange payment gateway. It imports nothing of this shop: copy it anywhere.
+"""A client for the amwal.exchange payment gateway: it creates invoices and reads callbacks.
 
-It creates invoices and reads callbacks; that is all there is. What can go wrong is one family:
+    client = Client("https://amwal.exchange/…your project's URL…", "your API key")
+    invoice = client.create_invoice(amount=Decimal("12.50"), header="Order A-1042")
+    # Store invoice.id and the SHA-256 of invoice.secret with the order. Only then show invoice.url and invoice.qr.
+
+    callback = parse_callback(body)  # in the view of your callback URL
+    # Find the order by the SHA-256 of callback.secret. Store the payment, and answer 200 after the commit.
+
+Copy this file anywhere: it imports nothing of this shop, only `requests`. It blocks for at most `DEADLINE` seconds; in
+async code run it in a thread: `await asyncio.to_thread(client.create_invoice, …)`. docs/protocol.md has the protocol,
+in the same words. What can go wrong is one family:
 
     AmwalError
     ├── Unavailable     no answer, or one that asks to come back later; a later try can succeed
@@ -9,19 +18,19 @@ It creates invoices and reads callbacks; that is all there is. What can go wrong
     ├── BadReply        the reply is not what the protocol promises, and nothing of it may be shown
     └── BadCallback     a callback's body cannot be read
 
-Whoever holds an invoice's secret can confirm its payment. So it is never logged, never shown, and never part of an
-error's text here.
+Whoever holds an invoice's secret can confirm its payment. It is never logged, never shown, and never part of an error.
+
+SPDX-License-Identifier: MIT
 """
 
 import base64
 import binascii
-import contextlib
+import http.client
+import io
 import json
 import random
 import re
-import socket
 import struct
-import threading
 import time
 import unicodedata
 import zlib
@@ -33,14 +42,13 @@ from urllib.parse import unquote, urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
+from urllib3 import Timeout
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
-CONNECT_TIMEOUT = 2.0  # seconds
-DEADLINE = 6.0  # seconds for one invoice, retries and all
-RETRIES = 2
-REPLY_LIMIT = 256 * 1024  # bytes, after decompression
-QR_LIMIT = 64 * 1024  # bytes
-CALLBACK_LIMIT = 8 * 1024  # bytes
+__version__ = "0.2.0"
+
+PAYMENT_ORIGINS = frozenset({"https://amwal.exchange"})
+"""Where payment pages are, as origins (`https://host`, with the port if it is not the usual one)."""
 
 
 class AmwalError(Exception):
@@ -51,14 +59,13 @@ class AmwalError(Exception):
 
 
 class Unavailable(AmwalError):
-    """The gateway cannot be reached, is too slow, or asks us to come back later (429, 5xx)."""
+    """The gateway can't be reached, is too slow, or asks us to come back later (429, 5xx)."""
 
     retryable = True
 
     def __init__(self, reason: str, retry_after: float = 0.0) -> None:
-        """Keep the reason, and for how many seconds the gateway asked to be left alone."""
         super().__init__(reason)
-        self.retry_after = retry_after
+        self.retry_after = retry_after  # seconds
 
 
 class KeyRejected(AmwalError):
@@ -77,6 +84,9 @@ class BadCallback(AmwalError):
     """A callback's body is not the JSON object that the protocol describes."""
 
 
+# --- Creating an invoice ---------------------------------------------------------------------------------------------
+
+
 @dataclass(frozen=True)
 class Invoice:
     """The gateway's invoice (protocol: Create an invoice)."""
@@ -86,37 +96,20 @@ class Invoice:
     """The payment page, checked to be on one of the allowed origins."""
     secret: str = field(repr=False)
     qr: bytes | None = field(repr=False)
-    """A PNG of the payment page's address; None where the gateway's picture cannot be used."""
-
-
-@dataclass(frozen=True)
-class Callback:
-    """What a callback says (protocol: The callback). Ids that are missing or of no use are empty strings."""
-
-    secret: str = field(repr=False)
-    invoice_id: str
-    session_id: str
-
-
-# --- Asking for an invoice -------------------------------------------------------------------------------------------
+    """A PNG of the payment page's address; None where the gateway's picture can't be used."""
 
 
 class Client:
     """The gateway as one project sees it. Make one for each process: it keeps its connections open."""
 
-    def __init__(self, project_url: str, api_key: str, payment_origins: Collection[str]) -> None:
-        """Keep the project's address and key, and the origins (`https://host:port`) that payment pages may have."""
+    def __init__(self, project_url: str, api_key: str, payment_origins: Collection[str] = PAYMENT_ORIGINS) -> None:
         self._url = project_url
         self._origins = frozenset(payment_origins)
-        self._session = _Session()
-        # Environment variables must not reroute our requests or replace the certificates that we trust.
-        self._session.trust_env = False
+        self._session = _session()
         self._session.headers.update({"Authorization": f"Bearer {api_key}", "Content-Type": "application/json"})
-        for scheme in ("https://", "http://"):
-            self._session.mount(scheme, _CuttableAdapter(pool_maxsize=16))
 
     def create_invoice(
-        self, *, amount: Decimal, header: str, description: str, success_url: str, cancel_url: str
+        self, *, amount: Decimal, header: str, description: str = "", success_url: str = "", cancel_url: str = ""
     ) -> Invoice:
         """Create an invoice (protocol: Create an invoice).
 
@@ -128,8 +121,8 @@ class Client:
             cancel_url: where it goes after cancelling.
 
         Raises:
-            AmwalError: one of the family above, at the latest after `DEADLINE` seconds. (On top comes what the system's
-                resolver takes to find the gateway's addresses, and `CONNECT_TIMEOUT` for each that is dead.)
+            AmwalError: one of the family above, after `DEADLINE` seconds at the latest. (The system's look-up of the
+                gateway's addresses isn't counted, nor `CONNECT_TIMEOUT` for each address but the first that is dead.)
         """
         reply = self.put_invoice(
             amount=amount, header=header, description=description, success_url=success_url, cancel_url=cancel_url
@@ -137,20 +130,21 @@ class Client:
         return parse_invoice(reply, self._origins)
 
     def put_invoice(
-        self, *, amount: Decimal, header: str, description: str, success_url: str, cancel_url: str
+        self, *, amount: Decimal, header: str, description: str = "", success_url: str = "", cancel_url: str = ""
     ) -> bytes:
-        """Like `create_invoice`, but give back the reply's body as it came: unread, and with the secret in it.
+        """Create an invoice like `create_invoice`, but return the reply's body as it came, with the secret in it.
 
-        A try whose outcome is unknown is simply repeated: an invoice that never reached us was never shown to anyone,
-        so nobody can pay it.
+        A try whose outcome is unknown is repeated: an invoice that never reached us was never shown to anyone, so
+        nobody can pay it.
         """
-        texts = {"header": header, "description": description, "successUrl": success_url, "cancelUrl": cancel_url}
+        optional = {"description": description, "successUrl": success_url, "cancelUrl": cancel_url}
+        texts = {"header": header} | {name: text for name, text in optional.items() if text}
         # Written as an exact JSON number. A float would turn 0.1 + 0.2 into 0.30000000000000004.
         body = f'{{"amount": {amount:f}, {json.dumps(texts)[1:]}'.encode()
         until = time.monotonic() + DEADLINE
         for attempt in range(RETRIES + 1):
             try:
-                return self._try_once(body, until)
+                return _put(self._session, self._url, body, until)
             except Unavailable as error:
                 pause = max(error.retry_after, random.uniform(0.1, 0.3) * 2**attempt)  # noqa: S311  (jitter)
                 if attempt == RETRIES or time.monotonic() + pause >= until - 0.5:
@@ -158,130 +152,13 @@ class Client:
                 time.sleep(pause)
         raise AssertionError("unreachable: the last attempt returns or raises")
 
-    def _try_once(self, body: bytes, until: float) -> bytes:
-        left = until - time.monotonic()
-        with _Cutter(left) as cutter:
-            try:
-                with self._session.put(
-                    self._url, data=body, timeout=(min(CONNECT_TIMEOUT, left), left), allow_redirects=False, stream=True
-                ) as response:
-                    _check_status(response)
-                    content = _read_capped(response)
-            except (requests.exceptions.SSLError, requests.exceptions.InvalidURL) as error:
-                raise BadReply(f"no safe connection to the gateway ({type(error).__name__})") from error
-            except requests.exceptions.ContentDecodingError as error:
-                raise BadReply("the reply's compression is broken") from error
-            except (requests.RequestException, OSError, ValueError) as error:
-                cause = "took too long" if cutter.has_cut else type(error).__name__
-                raise Unavailable(f"no answer from the gateway ({cause})") from error
-        if cutter.has_cut:  # cut in the headers, a reply looks complete and empty
-            raise Unavailable("no answer from the gateway (took too long)")
-        return content
 
-
-class _Session(requests.Session):
-    """A session that follows no redirect, and reads none: `allow_redirects=False` alone still reads its whole body."""
-
-    def get_redirect_target(self, resp: requests.Response) -> None:
-        return None
-
-
-class _Cutter:
-    """Cuts the connection that this thread is using when time is up.
-
-    A read timeout only limits the wait for the next byte: a gateway that drips one byte a second would hold a thread
-    for days, so a timer shuts the socket down, whatever it is reading.
-    """
-
-    current = threading.local()
-
-    def __init__(self, seconds: float) -> None:
-        self.has_cut = False
-        self._socket: socket.socket | None = None
-        self._timer = threading.Timer(max(seconds, 0.0), self._cut)
-        self._timer.daemon = True
-
-    def __enter__(self) -> "_Cutter":
-        _Cutter.current.cutter = self
-        self._timer.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._timer.cancel()
-        _Cutter.current.cutter = None
-
-    @classmethod
-    def watch(cls, connection: HTTPConnection) -> None:
-        """Remember the socket that carries this thread's request.
-
-        The socket itself: where a reply ends with the connection, http.client takes it from there with the headers.
-        """
-        cutter = getattr(cls.current, "cutter", None)
-        if cutter is not None:
-            cutter._socket = connection.sock
-            if cutter.has_cut:  # time was up before there was anything to cut
-                cutter._cut()
-
-    def _cut(self) -> None:
-        self.has_cut = True
-        if self._socket is not None:
-            with contextlib.suppress(OSError):  # closed already
-                # The plain socket's own shutdown: that of a TLS socket would disturb the thread that is reading.
-                socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
-
-
-class _CuttableHTTP(HTTPConnection):
-    def getresponse(self) -> Any:
-        _Cutter.watch(self)
-        return super().getresponse()
-
-
-class _CuttableHTTPS(HTTPSConnection):
-    def getresponse(self) -> Any:
-        _Cutter.watch(self)
-        return super().getresponse()
-
-
-class _CuttableAdapter(HTTPAdapter):
-    def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> Any:
-        pool: Any = super().get_connection_with_tls_context(*args, **kwargs)
-        pool.ConnectionCls = _CuttableHTTPS if pool.scheme == "https" else _CuttableHTTP
-        return pool
-
-
-def _check_status(response: requests.Response) -> None:
-    status = response.status_code
-    if status in (401, 403):
-        raise KeyRejected(f"the gateway does not accept the API key (HTTP {status})")
-    if status == 429 or status >= 500:
-        wait = response.headers.get("Retry-After", "")
-        raise Unavailable(
-            f"the gateway is not ready (HTTP {status})", float(wait) if re.fullmatch(r"\d{1,6}", wait) else 0.0
-        )
-    if 300 <= status < 400:
-        raise Refused(f"the gateway answered with a redirect (HTTP {status}), which is not followed")
-    if status >= 400:
-        raise Refused(f"the gateway refused the request (HTTP {status})")
-
-
-def _read_capped(response: requests.Response) -> bytes:
-    content = b""
-    for chunk in response.iter_content(16 * 1024):
-        content += chunk
-        if len(content) > REPLY_LIMIT:
-            raise BadReply(f"the reply is larger than {REPLY_LIMIT} bytes")
-    return content
-
-
-# --- Reading the gateway's reply -------------------------------------------------------------------------------------
-
-
-def parse_invoice(content: bytes, payment_origins: Collection[str]) -> Invoice:
+def parse_invoice(content: bytes, payment_origins: Collection[str] = PAYMENT_ORIGINS) -> Invoice:
     """Check a reply field by field (protocol: Create an invoice).
 
     Args:
         content: the reply's body.
-        payment_origins: origins (`https://host:port`) that the payment page may have.
+        payment_origins: origins that the payment page may have.
 
     Raises:
         Refused: if `err` is not 0.
@@ -313,7 +190,7 @@ def _reply_text(data: dict[str, Any], name: str) -> str:
 
 
 def check_payment_url(url: str, payment_origins: Collection[str]) -> None:
-    """Let only a web address through that lies on one of the given origins.
+    """Accept only a web address on one of the given origins.
 
     Raises:
         BadReply: for another scheme or host, credentials, blanks or control characters.
@@ -330,7 +207,7 @@ def check_payment_url(url: str, payment_origins: Collection[str]) -> None:
 
 
 def read_qr(value: object) -> bytes | None:
-    """The PNG in a `data:` URI or in bare base64 (both forms are published); None for anything else."""
+    """Decode a PNG from a `data:` URI or bare base64 (both forms are published); None for anything else."""
     if not isinstance(value, str) or len(value) > QR_LIMIT * 4 // 3 + 64:
         return None
     try:
@@ -340,24 +217,16 @@ def read_qr(value: object) -> bytes | None:
     return picture if len(picture) <= QR_LIMIT and is_png(picture) else None
 
 
-def is_png(picture: bytes) -> bool:
-    """Whether this is a whole PNG: signature, sane size, every chunk's checksum, an end."""
-    if not picture.startswith(b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR") or len(picture) < 57:
-        return False
-    width, height = struct.unpack(">II", picture[16:24])
-    position = 8
-    while 0 < width <= 4096 and 0 < height <= 4096 and position + 12 <= len(picture):
-        (length,) = struct.unpack(">I", picture[position : position + 4])
-        kind, end = picture[position + 4 : position + 8], position + 8 + length
-        if picture[end : end + 4] != struct.pack(">I", zlib.crc32(picture[position + 4 : end])):
-            return False
-        if kind == b"IEND":
-            return bool(end + 4 == len(picture))
-        position = end + 4
-    return False
-
-
 # --- Reading a callback ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Callback:
+    """What a callback says (protocol: The callback). Ids that are missing or of no use are empty strings."""
+
+    secret: str = field(repr=False)
+    invoice_id: str
+    session_id: str
 
 
 def parse_callback(body: bytes) -> Callback:
@@ -376,8 +245,10 @@ def parse_callback(body: bytes) -> Callback:
 
 
 def _canonical_id(value: object) -> str:
-    """An id as plain text. Numbers become text; what is no id at all becomes '': with the right secret the money is
-    real, so an odd id must not turn it away."""
+    """An id as plain text; a number as its digits; '' for what is no id at all.
+
+    With the right secret the money is real, so an odd id must not turn it away.
+    """
     if isinstance(value, bool) or not isinstance(value, str | int):
         return ""
     plain = "".join(c for c in str(value) if unicodedata.category(c)[0] in "LNPS")
@@ -385,10 +256,7 @@ def _canonical_id(value: object) -> str:
 
 
 def _read_json(content: bytes, error: type[BadReply] | type[BadCallback]) -> Any:
-    """JSON without its traps: NaN, duplicate keys, nesting bombs, lone surrogates.
-
-    Numbers with a fraction become Decimals, which only matters in that they are never rounded.
-    """
+    """Read JSON without its traps: NaN, duplicate keys, nesting bombs, lone surrogates."""
 
     def no_constants(name: str) -> NoReturn:
         raise ValueError(f"{name} is no JSON number")
@@ -406,3 +274,128 @@ def _read_json(content: bytes, error: type[BadReply] | type[BadCallback]) -> Any
     except (ValueError, RecursionError):  # UnicodeError and JSONDecodeError are ValueErrors
         raise error("no clean JSON") from None
     return value
+
+
+# --- Bounds of time and size: one PUT, whatever the gateway does -----------------------------------------------------
+
+DEADLINE = 6.0  # seconds for one invoice, retries and all
+CONNECT_TIMEOUT = 2.0  # seconds
+RETRIES = 2
+REPLY_LIMIT = 256 * 1024  # bytes, after decompression
+QR_LIMIT = 64 * 1024  # bytes
+CALLBACK_LIMIT = 8 * 1024  # bytes; for the view that reads the body
+
+
+def _put(session: requests.Session, url: str, body: bytes, until: float) -> bytes:
+    left = max(until - time.monotonic(), 0.001)
+    timeout: Any = Timeout(connect=min(CONNECT_TIMEOUT, left), total=left)
+    try:
+        with session.put(url, data=body, timeout=timeout, allow_redirects=False, stream=True) as response:
+            _check_status(response)
+            return _read_capped(response)
+    except (requests.exceptions.SSLError, requests.exceptions.InvalidURL) as error:
+        raise BadReply(f"no safe connection to the gateway ({type(error).__name__})") from error
+    except requests.exceptions.ContentDecodingError as error:
+        raise BadReply("the reply's compression is broken") from error
+    except (requests.RequestException, OSError, ValueError) as error:
+        cause = "took too long" if time.monotonic() >= until else type(error).__name__
+        raise Unavailable(f"no answer from the gateway ({cause})") from error
+
+
+def _check_status(response: requests.Response) -> None:
+    status = response.status_code
+    if status in (401, 403):
+        raise KeyRejected(f"the gateway does not accept the API key (HTTP {status})")
+    if status == 429 or status >= 500:
+        wait = response.headers.get("Retry-After", "")
+        seconds = float(wait) if re.fullmatch(r"\d{1,6}", wait) else 0.0
+        raise Unavailable(f"the gateway is not ready (HTTP {status})", seconds)
+    if 300 <= status < 400:
+        raise Refused(f"the gateway answered with a redirect (HTTP {status}), which is not followed")
+    if status >= 400:
+        raise Refused(f"the gateway refused the request (HTTP {status})")
+
+
+def _read_capped(response: requests.Response) -> bytes:
+    content = b""
+    for chunk in response.iter_content(16 * 1024):
+        content += chunk
+        if len(content) > REPLY_LIMIT:
+            raise BadReply(f"the reply is larger than {REPLY_LIMIT} bytes")
+    return content
+
+
+def _session() -> requests.Session:
+    session = _Session()
+    # Environment variables must not reroute our requests or replace the certificates that we trust.
+    session.trust_env = False
+    for scheme in ("https://", "http://"):
+        session.mount(scheme, _Adapter(pool_maxsize=16))
+    return session
+
+
+class _Session(requests.Session):
+    """A session that reads no redirect: `allow_redirects=False` doesn't follow it, and still reads its whole body."""
+
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        return None
+
+
+class _Adapter(HTTPAdapter):
+    def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> Any:
+        pool: Any = super().get_connection_with_tls_context(*args, **kwargs)
+        pool.ConnectionCls = _HTTPS if pool.scheme == "https" else _HTTP
+        return pool
+
+
+class _Reply(http.client.HTTPResponse):
+    """A reply whose timeout is for all of it. Elsewhere it is for the wait for the next byte, and a gateway that drips
+    a byte a second would hold a thread for days."""
+
+    def __init__(self, sock: Any, *args: Any, **kwargs: Any) -> None:
+        super().__init__(sock, *args, **kwargs)
+        self.fp.close()
+        self.fp = io.BufferedReader(_UntilDeadline(sock))
+
+
+class _UntilDeadline(io.RawIOBase):
+    def __init__(self, sock: Any) -> None:
+        self._sock, self._raw = sock, sock.makefile("rb", buffering=0)
+        self._until = time.monotonic() + (sock.gettimeout() or 0.0)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        self._sock.settimeout(max(self._until - time.monotonic(), 0.001))
+        read: int | None = self._raw.readinto(buffer)
+        return read
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class _HTTP(HTTPConnection):
+    response_class = _Reply
+
+
+class _HTTPS(HTTPSConnection):
+    response_class = _Reply
+
+
+def is_png(picture: bytes) -> bool:
+    """Whether this is a whole PNG: signature, sane size, every chunk's checksum, an end."""
+    if not picture.startswith(b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR") or len(picture) < 57:
+        return False
+    width, height = struct.unpack(">II", picture[16:24])
+    position = 8
+    while 0 < width <= 4096 and 0 < height <= 4096 and position + 12 <= len(picture):
+        (length,) = struct.unpack(">I", picture[position : position + 4])
+        kind, end = picture[position + 4 : position + 8], position + 8 + length
+        if picture[end : end + 4] != struct.pack(">I", zlib.crc32(picture[position + 4 : end])):
+            return False
+        if kind == b"IEND":
+            return bool(end + 4 == len(picture))
+        position = end + 4
+    return False

@@ -259,6 +259,15 @@ def test_the_put_is_as_documented(bad_gateway: Gateway) -> None:
     }
 
 
+def test_optional_fields_are_optional_and_an_empty_one_is_an_absent_one(bad_gateway: Gateway) -> None:
+    bad_gateway.behaviours = [answer("200 OK", reply())]
+    client = amwal.Client(bad_gateway.url, "the-key")
+    client.create_invoice(amount=Decimal("5"), header="Order")
+    client.create_invoice(amount=Decimal("5"), header="Order", description="", success_url="", cancel_url="")
+    bodies = [json.loads(request.partition(b"\r\n\r\n")[2]) for request in bad_gateway.requests]
+    assert bodies == [{"amount": 5, "header": "Order"}] * 2
+
+
 def test_the_reply_can_be_had_as_it_came(bad_gateway: Gateway) -> None:
     """Tried as often as ever, but not read: what the gateway refused or got wrong comes back byte by byte."""
     odd = b' {"err": 7, "data": "?"}\n'

@@ -89,10 +89,11 @@ def lose_constraints(table: str) -> None:
         )
 
 
-def copy(table: str, columns: str, where: str = "1 = 1", **changes: str) -> str:
-    """A statement that repeats rows, except for some columns, which get the value of an SQL expression."""
-    values = ", ".join(changes.get(name, name) for name in columns.split(", "))
-    return f"INSERT INTO {table} ({columns}) SELECT {values} FROM {table} WHERE {where}"
+def copy(table: str, where: str = "1 = 1", **changes: str) -> str:
+    """A statement that repeats rows of a table, with other values in some columns."""
+    names = [one["name"] for one in inspect(engine()).get_columns(table) if one["name"] != "id"]
+    values = ", ".join(changes.get(name, name) for name in names)
+    return f"INSERT INTO {table} ({', '.join(names)}) SELECT {values} FROM {table} WHERE {where}"
 
 
 def paid(order: OrderFactory, slug: str = ITEM, quantity: int = 1) -> Order:
@@ -208,8 +209,7 @@ def test_an_empty_shop_is_left_in_peace(app: Flask) -> None:
 
 def test_invariant_1_an_accepted_callback_has_its_payment(app: Flask, order: OrderFactory) -> None:
     paid(order)
-    columns = "received_at, sender, outcome, status, reason, order_id, gateway_id, session_id, body"
-    plant(copy("callback_attempt", columns))
+    plant(copy("callback_attempt"))
     assert report(app) == [broken(1, "callbacks accepted without their payment: 1 (callback 2)")]
 
 
@@ -218,8 +218,7 @@ def test_invariant_1_no_other_callback_gets_a_200_without_a_payment(
     app: Flask, order: OrderFactory, outcome: str
 ) -> None:
     paid(order)
-    columns = "received_at, sender, outcome, status, reason, order_id, gateway_id, session_id, body"
-    plant(copy("callback_attempt", columns, outcome=f"'{outcome}'", session_id="'another'"))
+    plant(copy("callback_attempt", outcome=f"'{outcome}'", session_id="'another'"))
     assert report(app) == [broken(1, "callbacks accepted without their payment: 1 (callback 2)")]
 
 
@@ -268,7 +267,7 @@ def test_invariant_3_a_paid_order_has_a_delivery(app: Flask, order: OrderFactory
 
 def test_invariant_3_and_only_one(app: Flask, order: OrderFactory) -> None:
     number = paid(order).number
-    plant(copy("delivery", "order_id, state, tracking, created_at"), losing="delivery")
+    plant(copy("delivery"), losing="delivery")
     assert report(app) == [broken(3, f"orders without exactly the delivery that is due: 1 ({number})")]
 
 
@@ -303,8 +302,7 @@ def test_invariant_4_stock_is_never_below_nothing(app: Flask) -> None:
 
 def test_invariant_4_no_reservation_is_in_the_ledger_twice(app: Flask, order: OrderFactory) -> None:
     late = order.expired()  # taken and returned: twice each, they still come to nothing
-    columns = "product_id, order_id, reservation, reason, quantity, at"
-    plant(copy("stock_movement", columns, f"order_id = {late.id}"), losing="stock_movement")
+    plant(copy("stock_movement", f"order_id = {late.id}"), losing="stock_movement")
     assert report(app) == [broken(4, f"ledger rows written twice: 1 ({late.number})")]
 
 
@@ -383,8 +381,7 @@ def test_invariant_6_and_so_is_a_payment(app: Flask, order: OrderFactory) -> Non
 
 def test_invariant_7_an_order_has_one_invoice(app: Flask, order: OrderFactory) -> None:
     waiting = order.awaiting()
-    columns = "order_id, gateway_id, secret_digest, url, qr, amount, created_at"
-    plant(copy("invoice", columns, gateway_id="'another'", secret_digest="'another'"), losing="invoice")
+    plant(copy("invoice", gateway_id="'another'", secret_digest="'another'"), losing="invoice")
     assert report(app) == [broken(7, f"orders with two invoices: 1 ({waiting.number})")]
 
 

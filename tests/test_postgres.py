@@ -157,8 +157,26 @@ def test_row_16_a_write_that_took_too_long_is_a_503_and_leaves_nothing(
     assert client.post("/checkout", data=form).status_code == 303
 
 
-def place_crossing(app: Flask, monkeypatch: pytest.MonkeyPatch) -> list[BaseException | None]:
-    """Two buyers order the same two products at once, which they put into their baskets the other way round."""
+def place_two(order: OrderFactory, *slugs: str) -> Order:
+    """An expired order of two products, with its lines in this order."""
+    token = None
+    for slug in slugs:
+        product = catalogue.product(slug)
+        assert product
+        token = baskets.add(token, product, 1)
+    basket = baskets.find(token)
+    assert basket
+    quote = orders.Quote(basket.token, basket.version, {"pickup": basket.goods})
+    placed = orders.place(quote, CONTACT, "pickup", "en")
+    order.run_out(placed)
+    assert orders.expire(placed.id)
+    return order.again(placed)
+
+
+def resume_crossing(
+    app: Flask, order: OrderFactory, monkeypatch: pytest.MonkeyPatch
+) -> tuple[list[Order], list[BaseException | None]]:
+    """Two buyers have the same two products held again at once, which they ordered the other way round."""
     change = stock._change
 
     def change_slowly(*arguments: Any) -> bool:
@@ -166,30 +184,27 @@ def place_crossing(app: Flask, monkeypatch: pytest.MonkeyPatch) -> list[BaseExce
         time.sleep(0.3)
         return changed
 
-    monkeypatch.setattr(stock, "_change", change_slowly)
-
-    def place(*slugs: str) -> None:
-        with app.app_context():
-            token = None
-            for slug in slugs:
-                product = catalogue.product(slug)
-                assert product
-                token = baskets.add(token, product, 1)
-            basket = baskets.find(token)
-            assert basket
-            quote = orders.Quote(basket.token, basket.version, {"pickup": basket.goods})
-            start.wait()
-            orders.place(quote, CONTACT, "pickup", "en")
-
-    start = threading.Barrier(2)
     pair = ("brass-dallah", "stoneware-cup")
+    expired = [place_two(order, *pair), place_two(order, *pair[::-1])]
+    start = threading.Barrier(2)
+
+    def resume(one: Order) -> None:
+        with app.app_context():
+            start.wait()
+            orders.resume(one.id)
+
+    monkeypatch.setattr(stock, "_change", change_slowly)
     with ThreadPoolExecutor(2) as buyers:
-        return [one.exception() for one in [buyers.submit(place, *pair), buyers.submit(place, *reversed(pair))]]
+        futures = [buyers.submit(resume, one) for one in expired]
+        return expired, [future.exception() for future in futures]
 
 
-def test_crossing_baskets_do_not_wait_for_each_other(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert place_crossing(app, monkeypatch) == [None, None]
-    assert len(rows(Order)) == 2
+def test_crossing_baskets_do_not_wait_for_each_other(
+    app: Flask, order: OrderFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expired, errors = resume_crossing(app, order, monkeypatch)
+    assert errors == [None, None]
+    assert [order.again(one).state for one in expired] == [OrderState.PLACED] * 2
 
 
 def test_who_stores_rows_that_point_to_what_is_locked_does_not_wait(app: Flask, order: OrderFactory) -> None:
@@ -212,13 +227,14 @@ def test_who_stores_rows_that_point_to_what_is_locked_does_not_wait(app: Flask, 
 
 
 def test_without_the_one_order_of_locks_one_of_them_fails_and_leaves_nothing(
-    app: Flask, monkeypatch: pytest.MonkeyPatch
+    app: Flask, order: OrderFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stock, "_product_id", lambda line: line.id)
-    failed = [error for error in place_crossing(app, monkeypatch) if error]
+    expired, errors = resume_crossing(app, order, monkeypatch)
+    failed = [error for error in errors if error]
     assert [type(error) for error in failed] == [OperationalError]  # which is answered with a 503
     assert "deadlock" in str(failed[0])
-    assert len(rows(Order)) == 1
+    assert sorted(order.again(one).state for one in expired) == [OrderState.EXPIRED, OrderState.PLACED]
     assert not audit.violations()
 
 

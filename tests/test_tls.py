@@ -6,8 +6,10 @@ import shutil
 import ssl
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +56,11 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextmanager
-def gateway_with(certificates: Path, name: str) -> Iterator[tuple[str, list[str]]]:
-    """A gateway behind TLS that gives good invoices. Gives its address, and the API keys that reached it."""
+def gateway_with(certificates: Path, name: str, pause: float = 0.0) -> Iterator[tuple[str, list[str]]]:
+    """A gateway behind TLS that gives good invoices, with a pause (seconds) before each byte.
+
+    Gives its address, and the API keys that reached it.
+    """
     heard: list[str] = []
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -66,7 +71,9 @@ def gateway_with(certificates: Path, name: str) -> Iterator[tuple[str, list[str]
             self.send_response(200)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
-            self.wfile.write(body)
+            for number in range(len(body)):
+                time.sleep(pause)
+                self.wfile.write(body[number : number + 1])
 
         def log_message(self, *_: Any) -> None:
             """Quiet."""
@@ -105,6 +112,17 @@ def test_row_27_a_good_certificate_is_accepted(
         shop_of(address)
         assert order.awaiting().state is OrderState.AWAITING_PAYMENT
     assert heard == [f"Bearer {API_KEY}"]
+
+
+def test_row_22_a_drip_by_tls_ends_at_the_deadline(certificates: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(amwal, "DEADLINE", 0.7)
+    client = amwal.Client("", API_KEY, PAYMENT_PAGES)
+    client._session.verify = str(certificates / "ca.crt")
+    with gateway_with(certificates, "good", pause=0.1) as (client._url, _):
+        started = time.monotonic()
+        with pytest.raises(amwal.Unavailable, match="took too long"):
+            client.create_invoice(amount=Decimal(1), header="A-1042")
+        assert time.monotonic() - started < 2
 
 
 @pytest.mark.parametrize("name", ["self-signed", "other-name", "expired"])
