@@ -13,6 +13,7 @@ from whitenoise import WhiteNoise
 
 import amwal
 from shop import config, limits, security, views
+from shop.config import settings
 from shop.db import db, init_db
 from shop.gateway import Gateway
 from shop.ops import cli
@@ -22,37 +23,44 @@ from shop.views.guards import csrf
 from shop.views.i18n import init_i18n
 
 
-def create_app(settings: Mapping[str, str] | None = None) -> Flask:
+def create_app(given: Mapping[str, str] | None = None) -> Flask:
     """Build the shop.
 
     Args:
-        settings: settings as text, for tests; if None, the environment and `.env`.
+        given: settings as text, for tests; if None, the environment and `.env`.
 
     Raises:
         shop.config.SettingError: naming the setting that is missing or wrong, and what to do.
     """
     app = Flask(__name__)
-    app.config.from_mapping(config.load(settings))
-    init_logs(app)
-    init_cookies(app)
-    init_db(app)
     Migrate(app, db, directory=str(config.ROOT / "migrations"))
-    init_gateway(app)
-    security.init_security(app)
-    limits.init_limits(app)
-    csrf.init_app(app)
-    init_templates(app)
-    init_i18n(app)
-    views.register(app)
-    init_errors(app)
-    init_static(app)
     cli.register(app)
+    try:
+        config.init_config(app, given)
+    except config.SettingError as error:
+        if not cli.is_looking_for_commands():
+            raise
+        cli.refuse(app, error)  # `flask --help` lists the commands all the same
+        return app
+    with app.app_context():
+        init_logs(app)
+        init_cookies(app)
+        init_db(app)
+        init_gateway(app)
+        security.init_security(app)
+        limits.init_limits(app)
+        csrf.init_app(app)
+        init_templates(app)
+        init_i18n(app)
+        views.register(app)
+        init_errors(app)
+        init_static(app)
     return app
 
 
 def init_cookies(app: Flask) -> None:
     """Cookie names carry app and port: browsers keep cookies by host, and two shops on one host must not mix."""
-    public = urlsplit(app.config["PUBLIC_URL"])
+    public = urlsplit(settings.public_url)
     secure = public.scheme == "https"
     # With __Host- browsers take the cookie from this very host alone: a neighbour on a subdomain cannot set it.
     name = f"{'__Host-' if secure else ''}dukkan_{public.port or public.scheme}"
@@ -72,9 +80,7 @@ def init_cookies(app: Flask) -> None:
 
 def init_gateway(app: Flask) -> None:
     """The one client of this process."""
-    client = amwal.Client(
-        app.config["AMWAL_PROJECT_URL"], app.config["AMWAL_API_KEY"], app.config["AMWAL_PAYMENT_ORIGINS"]
-    )
+    client = amwal.Client(settings.amwal_project_url, settings.amwal_api_key, settings.amwal_payment_origins)
     app.extensions["amwal"] = Gateway(client)
 
 
@@ -87,8 +93,7 @@ def init_templates(app: Flask) -> None:
 
 def init_static(app: Flask) -> None:
     """WhiteNoise serves `static/` before Flask is asked, to be kept for a day: a changed file has another address."""
-    with app.app_context():
-        every_answers = security.headers()
+    every_answers = security.headers()
 
     def add_headers(headers: Headers, _path: str, _url: str) -> None:
         for name, value in every_answers.items():

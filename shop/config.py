@@ -1,7 +1,7 @@
-"""Every setting once: its name, type, default and meaning. A wrong, missing or misspelt one stops the start.
+"""Every setting once: its parser, default and meaning. A wrong, missing or misspelt one stops the start.
 
-Settings come from the environment or from a file `.env` beside `app.py` (the environment wins). Only `app.py` reads
-this module; the rest of the shop finds the checked values in `current_app.config`.
+Settings come from the environment or from a file `.env` beside `app.py` (the environment wins). The rest of the shop
+reads them as attributes of `settings`, such as `settings.public_url`.
 """
 
 import difflib
@@ -11,28 +11,31 @@ import secrets
 import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from decimal import Decimal, InvalidOperation
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 import click
 from babel import Locale, UnknownLocaleError
 from babel.numbers import list_currencies
-from dotenv import dotenv_values
+from flask import Flask, current_app
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
+from werkzeug.local import LocalProxy
 
 ROOT = Path(__file__).resolve().parent.parent
 INSTANCE = ROOT / "instance"
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
+T = TypeVar("T")
+
 
 class SettingError(click.ClickException):
-    """A setting that the shop cannot start with. The message names it and says what to do, in one line."""
+    """A setting that the shop can't start with. The message names it and says what to do, in one line."""
 
     exit_code = 2
 
@@ -191,55 +194,83 @@ def colour(value: str) -> str:
     return value.strip()
 
 
-def keys(value: str) -> list[str]:
+def keys(value: str) -> tuple[str, ...]:
     """Former secret keys, separated by commas."""
-    return [part.strip() for part in value.split(",") if part.strip()]
+    return tuple(part.strip() for part in value.split(",") if part.strip())
 
 
-@dataclass(frozen=True)
-class Setting:
-    """One setting. `default` is text as it would be written, or None where a value must be given."""
+def setting(parse: Callable[[str], T], meaning: str, default: str | None = None) -> T:
+    """A field of `Settings`.
 
-    name: str
-    parse: Callable[[str], Any]
-    default: str | None
-    meaning: str
-
-
-SETTINGS = (
-    Setting(
-        "AMWAL_PROJECT_URL", web_address, None, "your project's address at the gateway; its settings page shows it"
-    ),
-    Setting("AMWAL_API_KEY", text, None, "your project's API key; the same page shows it. Keep it secret"),
-    Setting(
-        "AMWAL_PAYMENT_ORIGINS",
-        origins,
-        "",
-        "where payment pages may live: https://amwal.exchange and the project's origin, unless said otherwise",
-    ),
-    Setting("PUBLIC_URL", origin, None, "the shop's own address as customers and the gateway see it; https"),
-    Setting("SECRET_KEY", text, "", "signs cookies and forms; made and kept in instance/ where it is not given"),
-    Setting("SECRET_KEY_FALLBACKS", keys, "", "former secret keys that are still accepted, separated by commas"),
-    Setting("DATABASE_URL", database, f"sqlite:///{INSTANCE / 'shop.db'}", "where orders are kept"),
-    Setting("SHOP_NAME", text, "Qahwa & Co.", "the shop's name"),
-    Setting("SHOP_CONTACT", text, "", "how customers reach you: an e-mail address or a phone number"),
-    Setting("SHOP_CURRENCY", currency, "USD", "the one currency of the shop; your Amwal project must use the same"),
-    Setting("SHOP_TIMEZONE", time_zone, "UTC", "the time zone of times that people read"),
-    Setting("SHOP_ACCENT", colour, "", "a colour for buttons, as #rrggbb"),
-    Setting("SHOP_LOCALES", locales, "en,ar", "the shop's languages; the first is the default"),
-    Setting("SHOP_TAX_RATE", percent, "0", "the tax that prices contain, in percent"),
-    Setting("SHOP_TAX_NUMBER", short, "", "your tax number, for receipts"),
-    Setting("RESERVATION_MINUTES", whole(1), "30", "how long an unpaid order holds its goods"),
-    Setting("CONFIRMATION_MINUTES", whole(0), "120", "how much longer after a customer comes back from paying"),
-    Setting("MAIL_URL", mail_address, str(INSTANCE / "mail"), "smtp://user:password@host, or a folder for .eml files"),
-    Setting("MERCHANT_EMAIL", address, "", "where you are told what needs attention"),
-    Setting("TRUSTED_PROXIES", whole(0), "0", "how many reverse proxies stand before the shop"),
-    Setting("DEMO", switch, "off", "test mode: on for demonstrations only"),
-)
-_BY_NAME = {setting.name: setting for setting in SETTINGS}
+    Args:
+        parse: reads it from text, or raises ValueError that says what to write instead.
+        meaning: what it is, for people.
+        default: as it would be written; None where it must be given.
+    """
+    return cast(T, field(metadata={"parse": parse, "meaning": meaning, "default": default}))
 
 
-def load(given: Mapping[str, str] | None = None) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """All settings, read and checked. In the environment and in `.env` their names are in capitals."""
+
+    amwal_project_url: str = setting(web_address, "your project's address at the gateway; its settings page shows it")
+    amwal_api_key: str = setting(text, "your project's API key; the same page shows it. Keep it secret")
+    amwal_payment_origins: frozenset[str] = setting(
+        origins, "where payment pages may be: https://amwal.exchange and the project's origin, unless given", ""
+    )
+    public_url: str = setting(origin, "the shop's own address as customers and the gateway see it; https")
+    secret_key: str = setting(text, "signs cookies and forms; made and kept in instance/ if absent", "")
+    secret_key_fallbacks: tuple[str, ...] = setting(keys, "former secret keys still accepted, separated by commas", "")
+    database_url: str = setting(database, "where orders are kept", f"sqlite:///{INSTANCE / 'shop.db'}")
+    shop_name: str = setting(text, "the shop's name", "Qahwa & Co.")
+    shop_contact: str = setting(text, "how customers reach you: an e-mail address or a phone number", "")
+    shop_currency: str = setting(currency, "the one currency of the shop; your Amwal project must use the same", "USD")
+    shop_timezone: str = setting(time_zone, "the time zone of times that people read", "UTC")
+    shop_accent: str = setting(colour, "a colour for buttons, as #rrggbb", "")
+    shop_locales: tuple[str, ...] = setting(locales, "the shop's languages; the first is the default", "en,ar")
+    shop_tax_rate: int = setting(percent, "the tax that prices contain, in percent", "0")
+    shop_tax_number: str = setting(short, "your tax number, for receipts", "")
+    reservation_minutes: int = setting(whole(1), "how long an unpaid order holds its goods", "30")
+    confirmation_minutes: int = setting(whole(0), "how much longer after a customer comes back from paying", "120")
+    mail_url: str = setting(
+        mail_address, "smtp://user:password@host, or a folder for .eml files", str(INSTANCE / "mail")
+    )
+    merchant_email: str = setting(address, "where you are told what needs attention", "")
+    trusted_proxies: int = setting(whole(0), "how many reverse proxies stand before the shop", "0")
+    demo: bool = setting(switch, "test mode: on for demonstrations only", "off")
+
+    database_url_given: bool
+    """Whether `database_url` is not the default."""
+
+
+_SETTINGS = {one.name.upper(): one for one in fields(Settings) if one.metadata}
+NAMES = frozenset(_SETTINGS)
+"""The names of all settings, as they are written."""
+
+
+def current_settings() -> Settings:
+    """The settings of the running app."""
+    return cast(Settings, current_app.extensions["settings"])
+
+
+settings = cast(Settings, LocalProxy(current_settings))
+"""The settings of the running app, for `settings.public_url` and the like."""
+
+
+def init_config(app: Flask, given: Mapping[str, str] | None) -> Settings:
+    """Load the settings for an app, and give Flask those that it needs itself.
+
+    Raises:
+        SettingError: see `load`.
+    """
+    loaded = load(given)
+    app.extensions["settings"] = loaded
+    app.config.update(SECRET_KEY=loaded.secret_key, SECRET_KEY_FALLBACKS=[*loaded.secret_key_fallbacks])
+    return loaded
+
+
+def load(given: Mapping[str, str] | None = None) -> Settings:
     """Read and check all settings.
 
     `DUKKAN_DOTENV` in the environment names another file than `.env`: a demonstration must not read the shop's own.
@@ -247,39 +278,78 @@ def load(given: Mapping[str, str] | None = None) -> dict[str, Any]:
     Args:
         given: settings as text; if None, the environment and `.env`.
 
-    Returns:
-        Checked values by name, ready for `app.config`.
-
     Raises:
-        SettingError: for the first setting that is missing, malformed, misspelt or at odds with another.
+        SettingError: for the first setting that is missing, malformed, misspelt or at odds with another, or for the
+            first line of `.env` that can't be read.
     """
     if given is None:
-        file = os.environ.get("DUKKAN_DOTENV", str(ROOT / ".env"))
-        from_file = {name: value or "" for name, value in dotenv_values(file).items()}
+        from_file = read_env_file(Path(os.environ.get("DUKKAN_DOTENV", ROOT / ".env")))
         _refuse_misspelt(from_file, every=True)
         _refuse_misspelt(os.environ, every=False)
-        given = from_file | dict(os.environ)
+        # An empty variable is one that isn't given: some hosts set all that they know of.
+        given = from_file | {name: value for name, value in os.environ.items() if value.strip()}
     else:
         _refuse_misspelt(given, every=True)
-    values = {setting.name: _value(setting, given) for setting in SETTINGS}
+    values = {one.name: _value(name, one.metadata, given) for name, one in _SETTINGS.items()}
     _check_together(values)
-    values["DATABASE_URL_GIVEN"] = bool(given.get("DATABASE_URL"))
-    values["SECRET_KEY"] = values["SECRET_KEY"] or _kept_secret_key()
-    values["AMWAL_PAYMENT_ORIGINS"] = values["AMWAL_PAYMENT_ORIGINS"] or frozenset(
-        {"https://amwal.exchange", _origin_of(values["AMWAL_PROJECT_URL"])}
+    values["secret_key"] = values["secret_key"] or _kept_secret_key()
+    values["amwal_payment_origins"] = values["amwal_payment_origins"] or frozenset(
+        {"https://amwal.exchange", _origin_of(values["amwal_project_url"])}
     )
-    return values
+    return Settings(**values, database_url_given=bool(given.get("DATABASE_URL", "").strip()))
 
 
-def _value(setting: Setting, given: Mapping[str, str]) -> Any:
-    written = given.get(setting.name, "").strip() or setting.default
-    if written is None:
-        raise SettingError(f"{setting.name} is missing. Set it in .env or the environment: {setting.meaning}.")
+def read_env_file(file: Path) -> dict[str, str]:
+    """Read a file of settings; no file is an empty one.
+
+    A line is `NAME=value`, with quotes around a value where they help, or a `#` comment. Nothing is interpolated.
+
+    Raises:
+        SettingError: for the first line that is anything else, by its number. Values aren't repeated.
+    """
     try:
-        return setting.parse(written)
+        content = file.read_bytes() if file.exists() else b""
+        lines = content.decode("utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        number = content[: error.start].count(b"\n") + 1
+        raise SettingError(f"{file.name}, line {number}: this is not UTF-8. Save the file as UTF-8.") from None
+    except OSError as error:
+        raise SettingError(f"{file.name} can't be read: {error.strerror}.") from None
+    found: dict[str, tuple[int, str]] = {}
+    for number, line in enumerate(lines, 1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        name, value = _read_env_line(f"{file.name}, line {number}", line)
+        if name in found:
+            raise SettingError(f"{file.name}, line {number}: {name} is in line {found[name][0]} already. Remove one.")
+        found[name] = number, value
+    return {name: value for name, (_, value) in found.items()}
+
+
+def _read_env_line(place: str, line: str) -> tuple[str, str]:
+    parts = re.fullmatch(r"\s*([A-Za-z_][A-Za-z0-9_]*)\s*=\s*(.*?)\s*", line)
+    if not parts:
+        raise SettingError(f"{place}: write NAME=value, such as SHOP_CURRENCY=SAR.")
+    name, written = parts.groups()
+    quoted = re.fullmatch(r"""(["'])((?:(?!\1).)*)\1(\s+#.*)?""", written)
+    if quoted:
+        return name, quoted[2]
+    value = re.sub(r"(^|\s+)#.*", "", written)
+    if value[:1] in ("'", '"') or value[-1:] in ("'", '"'):
+        raise SettingError(f"{place}: a quote at one end of the value only. Put quotes at both ends, or at none.")
+    return name, value
+
+
+def _value(name: str, about: Mapping[str, Any], given: Mapping[str, str]) -> Any:
+    written = given.get(name, "").strip() or about["default"]
+    if written is None:
+        todo = f"Set it in .env or the environment: {about['meaning']}. Or try make demo, which needs no settings"
+        raise SettingError(f"{name} is missing. {todo}.")
+    try:
+        return about["parse"](written)
     except ValueError as error:
         # The value itself is not repeated: it may be a secret pasted into the wrong place.
-        raise SettingError(f"{setting.name} cannot be used: {error}. It is {setting.meaning}.") from None
+        raise SettingError(f"{name} can't be used: {error}. It is {about['meaning']}.") from None
 
 
 TYPO_SIMILARITY = 0.89
@@ -289,8 +359,8 @@ TYPO_SIMILARITY = 0.89
 def _refuse_misspelt(names: Mapping[str, str], *, every: bool) -> None:
     """Refuse unknown names: all of a file of ours; in the environment those that look like settings of ours, or nearly
     like one that is not given."""
-    for name in sorted(names.keys() - _BY_NAME.keys()):
-        near = difflib.get_close_matches(name, _BY_NAME, 1)
+    for name in sorted(names.keys() - NAMES):
+        near = difflib.get_close_matches(name, NAMES, 1)
         typo = near and near[0] not in names and difflib.SequenceMatcher(None, name, near[0]).ratio() > TYPO_SIMILARITY
         if every or typo or name.startswith(("AMWAL_", "SHOP_")):
             hint = f"Did you mean {near[0]}?" if near else "Remove it; .env.example lists what there is."
@@ -298,15 +368,15 @@ def _refuse_misspelt(names: Mapping[str, str], *, every: bool) -> None:
 
 
 def _check_together(values: Mapping[str, Any]) -> None:
-    public = urlsplit(values["PUBLIC_URL"])
-    if public.scheme != "https" and not values["DEMO"] and public.hostname not in LOOPBACK:
+    public = urlsplit(values["public_url"])
+    if public.scheme != "https" and not values["demo"] and public.hostname not in LOOPBACK:
         raise SettingError("PUBLIC_URL must begin with https:// (plain http is for loopback and demonstrations).")
-    project = urlsplit(values["AMWAL_PROJECT_URL"])
-    if project.scheme != "https" and not values["DEMO"] and project.hostname not in LOOPBACK:
+    project = urlsplit(values["amwal_project_url"])
+    if project.scheme != "https" and not values["demo"] and project.hostname not in LOOPBACK:
         raise SettingError("AMWAL_PROJECT_URL must begin with https://, or the API key would travel in the clear.")
-    if not values["AMWAL_API_KEY"].isascii() or not values["AMWAL_API_KEY"].isprintable():
+    if not values["amwal_api_key"].isascii() or not values["amwal_api_key"].isprintable():
         raise SettingError("AMWAL_API_KEY cannot be used: it has characters that no key has. Copy it again.")
-    if values["SECRET_KEY"] and len(values["SECRET_KEY"]) < 32:
+    if values["secret_key"] and len(values["secret_key"]) < 32:
         raise SettingError("SECRET_KEY is too short: give 32 random characters or more, or none to have one made.")
 
 

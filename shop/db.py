@@ -27,6 +27,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import DeclarativeBase, Session
 from sqlalchemy.types import TypeDecorator
 
+from shop.config import settings
+
 try:
     from pysqlite3 import dbapi2 as newer_sqlite
 except ImportError:
@@ -127,7 +129,7 @@ def journal_mode(library: ModuleType | None = None) -> str:
 
 def init_db(app: Flask) -> None:
     """Configure the engines from `DATABASE_URL`: the default one reads, the bind `write` writes."""
-    url = make_url(app.config["DATABASE_URL"])
+    url = make_url(settings.database_url)
     on_sqlite = url.get_backend_name() == "sqlite"
     # An error's text may be logged, and parameters are names, addresses and tokens.
     common: dict[str, Any] = {"url": url, "hide_parameters": True, "pool_size": 16}
@@ -142,17 +144,16 @@ def init_db(app: Flask) -> None:
     reader = common | {"isolation_level": "AUTOCOMMIT"}
     app.config["SQLALCHEMY_BINDS"] = {None: reader, "write": writer}
     db.init_app(app)
-    with app.app_context():
-        for name, one in db.engines.items():
-            writes = name == "write"
-            if not on_sqlite:
-                event.listen(one, "connect", _prepare_postgresql_writer if writes else _prepare_postgresql_reader)
-                event.listen(one, "handle_error", _hide_details)
-            elif writes:
-                event.listen(one, "connect", _prepare_sqlite_writer)
-                event.listen(one, "begin", _begin_immediate)
-            else:
-                event.listen(one, "connect", _prepare_sqlite_reader)
+    for name, one in db.engines.items():
+        writes = name == "write"
+        if not on_sqlite:
+            event.listen(one, "connect", _prepare_postgresql_writer if writes else _prepare_postgresql_reader)
+            event.listen(one, "handle_error", _hide_details)
+        elif writes:
+            event.listen(one, "connect", _prepare_sqlite_writer)
+            event.listen(one, "begin", _begin_immediate)
+        else:
+            event.listen(one, "connect", _prepare_sqlite_reader)
 
 
 def _prepare_sqlite_reader(connection: sqlite3.Connection, _: object) -> None:

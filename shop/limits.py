@@ -16,6 +16,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from models import Order
+from shop.config import settings
 from shop.refusals import TooManyUnpaid
 from shop.states import OrderState
 
@@ -121,5 +122,5 @@ def network_digest(address: str | None) -> str:
     if isinstance(ip, IPv6Address):
         ip = ip.ipv4_mapped or ip
     network = ip_network(f"{ip}/{64 if ip.version == 6 else 32}", strict=False)
-    key = current_app.config["SECRET_KEY"].encode()
+    key = settings.secret_key.encode()
     return hmac.new(key, f"network {network}".encode(), hashlib.sha256).hexdigest()

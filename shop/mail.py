@@ -15,6 +15,7 @@ from flask import current_app
 from flask_babel import force_locale
 
 from models import Order, OutboxMessage
+from shop.config import settings
 
 SMTP_TIMEOUT = 20  # seconds
 ADDRESS = re.compile(r"[A-Za-z0-9.!#$%&'*+/^_`{|}~-]+@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+")
@@ -23,7 +24,7 @@ ADDRESS = re.compile(r"[A-Za-z0-9.!#$%&'*+/^_`{|}~-]+@[A-Za-z0-9-]+(\.[A-Za-z0-9
 
 def order_link(order: Order) -> str:
     """The address that opens the whole order to whoever holds it. It goes to the customer's mailbox only."""
-    return f"{current_app.config['PUBLIC_URL']}{order.path}?key={order.key}"
+    return f"{settings.public_url}{order.path}?key={order.key}"
 
 
 def send(message: OutboxMessage, to: str, locale: str, **context: Any) -> None:
@@ -39,33 +40,32 @@ def send(message: OutboxMessage, to: str, locale: str, **context: Any) -> None:
     Raises:
         OSError, smtplib.SMTPException: it could not be handed over; the outbox tries again.
     """
-    config = current_app.config
     with force_locale(locale):
         text = current_app.jinja_env.get_template(f"email/{message.kind.value}.txt").render(**context)
     subject, _, body = text.strip().partition("\n")
-    host = urlsplit(config["PUBLIC_URL"]).hostname or "localhost"
+    host = urlsplit(settings.public_url).hostname or "localhost"
     mail = EmailMessage()
     mail["Subject"] = " ".join(subject.split())
-    mail["From"] = formataddr((config["SHOP_NAME"], _sender(host)))
+    mail["From"] = formataddr((settings.shop_name, _sender(host)))
     mail["To"] = to
     mail["Date"] = format_datetime(message.created_at)
     mail["Message-ID"] = f"<{message.key.replace(':', '.')}.{message.created_at:%Y%m%d%H%M%S%f}@{host}>"
     mail["Auto-Submitted"] = "auto-generated"
     mail.set_content(re.sub(r"\n{3,}", "\n\n", body.strip()) + "\n")
     mail["Content-Language"] = locale
-    if config["MAIL_URL"].startswith(("smtp://", "smtps://")):
-        with mail_server(urlsplit(config["MAIL_URL"]), SMTP_TIMEOUT) as server:
+    if settings.mail_url.startswith(("smtp://", "smtps://")):
+        with mail_server(urlsplit(settings.mail_url), SMTP_TIMEOUT) as server:
             # The one address that was meant, whatever a parser could make of the header.
             server.send_message(mail, to_addrs=[to])
     else:
-        folder = Path(config["MAIL_URL"])
+        folder = Path(settings.mail_url)
         folder.mkdir(parents=True, exist_ok=True)
         # Named after its message: sent twice, it is still one file.
         (folder / f"{re.sub('[^a-z0-9]', '-', message.key)}.eml").write_bytes(mail.as_bytes())
 
 
 def _sender(host: str) -> str:
-    contact = str(current_app.config["SHOP_CONTACT"])
+    contact = str(settings.shop_contact)
     return contact if ADDRESS.fullmatch(contact) else f"orders@{host}"
 
 

@@ -10,13 +10,13 @@ from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import Any
 
-from flask import current_app
 from itsdangerous import BadSignature, URLSafeSerializer
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from models import Basket, DeliveryMethod, Order, OrderEvent, OrderLine, Product, Shop, now
 from shop import limits, stock
+from shop.config import settings
 from shop.db import write
 from shop.limits import UNLIMITED, Buyer
 from shop.money import contained_tax
@@ -52,7 +52,7 @@ def read_quote(checkout_key: str) -> Quote:
 
 
 def _signer() -> URLSafeSerializer:
-    keys = [*current_app.config["SECRET_KEY_FALLBACKS"], current_app.config["SECRET_KEY"]]
+    keys = [*settings.secret_key_fallbacks, settings.secret_key]
     return URLSafeSerializer(keys, salt="checkout", signer_kwargs={"digest_method": hashlib.sha256})
 
 
@@ -137,7 +137,7 @@ def resume(order_id: int, buyer: Buyer = UNLIMITED) -> bool:
             return False
         back_to = OrderState.AWAITING_PAYMENT if order.invoice else OrderState.PLACED
         limits.refuse_too_many(session, buyer)
-        until = now() + timedelta(minutes=current_app.config["RESERVATION_MINUTES"])
+        until = now() + timedelta(minutes=settings.reservation_minutes)
         order.reservation += 1
         order.network = buyer.network
         stock.take(session, order)
@@ -155,7 +155,7 @@ def record_return(order_id: int) -> None:
         is_first = order.returned_at is None
         order.returned_at = now()
         if is_first and order.state is OrderState.AWAITING_PAYMENT:
-            minutes = current_app.config["CONFIRMATION_MINUTES"]
+            minutes = settings.confirmation_minutes
             order.reserved_until += timedelta(minutes=minutes)
             add_event(session, order, EventKind.RESERVATION_EXTENDED, CUSTOMER, f"by {minutes} minutes")
 
@@ -226,18 +226,17 @@ def _product_line(product: Product, quantity: int) -> OrderLine:
 
 
 def _new_order(lines: list[OrderLine], contact: Mapping[str, str], **values: Any) -> Order:
-    config = current_app.config
     total = sum(line.amount for line in lines)
     order = Order(
         state=OrderState.PLACED,
         events_count=1,
         reservation=1,
-        reserved_until=now() + timedelta(minutes=config["RESERVATION_MINUTES"]),
-        currency=config["SHOP_CURRENCY"],
+        reserved_until=now() + timedelta(minutes=settings.reservation_minutes),
+        currency=settings.shop_currency,
         total=total,
-        tax=contained_tax(total, config["SHOP_TAX_RATE"]),
-        tax_rate=config["SHOP_TAX_RATE"],
-        tax_number=config["SHOP_TAX_NUMBER"],
+        tax=contained_tax(total, settings.shop_tax_rate),
+        tax_rate=settings.shop_tax_rate,
+        tax_number=settings.shop_tax_number,
         **contact,
         **values,
     )

@@ -12,7 +12,6 @@ from datetime import datetime, timedelta
 from io import BytesIO
 
 import segno
-from flask import current_app
 from sqlalchemy import ColumnElement, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, contains_eager
@@ -21,6 +20,7 @@ import amwal
 from models import CallbackAttempt, Delivery, GatewayCall, Invoice, Order, Payment, digest, now
 from shop import orders, refusals, stock
 from shop.attention import flag
+from shop.config import settings
 from shop.db import db, write
 from shop.gateway import current_gateway
 from shop.limits import current_miss_limiter
@@ -77,12 +77,12 @@ def _claim(order_id: int) -> Order | None:
 
 
 def _ask(client: amwal.Client, order: Order) -> None:
-    page = f"{current_app.config['PUBLIC_URL']}{order.path}"
+    page = f"{settings.public_url}{order.path}"
     started, clock = now(), time.monotonic()
     try:
         result: amwal.Invoice | amwal.AmwalError = client.create_invoice(
             amount=to_decimal(order.total, order.currency),
-            header=f"{order.number} · {current_app.config['SHOP_NAME']}",
+            header=f"{order.number} · {settings.shop_name}",
             description=_describe(order),
             success_url=f"{page}?returned=success",
             cancel_url=f"{page}?returned=cancel",

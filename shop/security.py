@@ -2,14 +2,14 @@
 
 import logging
 import re
-from collections.abc import Mapping
-from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
-from flask import Flask, Request, Response, abort, current_app, redirect, request
+from flask import Flask, Request, Response, abort, redirect, request
 from flask.typing import ResponseReturnValue
 from sqlalchemy import make_url
 from werkzeug.middleware.proxy_fix import ProxyFix
+
+from shop.config import Settings, settings
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ HEADERS = {
 
 def init_security(app: Flask) -> None:
     """Put the guards in place."""
-    proxies = app.config["TRUSTED_PROXIES"]
+    proxies = settings.trusted_proxies
     if proxies:  # forwarded headers are believed only where a proxy is known to set them
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=proxies, x_proto=proxies, x_host=proxies)  # type: ignore[method-assign]
     app.before_request(check_host)
@@ -65,16 +65,16 @@ def check_host() -> ResponseReturnValue | None:
     if not request.query_string.isascii():  # no browser sends such a one, and reading it would fail
         return Response("This address cannot be read.\n", 400, content_type="text/plain; charset=utf-8")
     host = request.host.lower()
-    if current_app.config["PUBLIC_URL"].startswith("https:"):
+    if settings.public_url.startswith("https:"):
         host = host.removesuffix(":443")  # which some clients add
     if request.path in ANY_HOST or host == public_host():
         return None
-    if not current_app.config["DEMO"] or not re.fullmatch(r"(localhost|127\.0\.0\.1|\[::1\])(:\d+)?", request.host):
+    if not settings.demo or not re.fullmatch(r"(localhost|127\.0\.0\.1|\[::1\])(:\d+)?", request.host):
         # Plain text: an error page has links, and those need a host that makes sense.
         return Response("This shop does not answer under that name.\n", 400, content_type="text/plain; charset=utf-8")
     if request.method in ("GET", "HEAD"):
         query = f"?{request.query_string.decode('ascii', 'ignore')}" if request.query_string else ""
-        return redirect(f"{current_app.config['PUBLIC_URL']}{quote(request.path)}{query}", 307)
+        return redirect(f"{settings.public_url}{quote(request.path)}{query}", 307)
     return None
 
 
@@ -89,7 +89,7 @@ def refuse_nul() -> None:
 
 def public_host() -> str:
     """Host and port of `PUBLIC_URL`, as a Host header has them."""
-    return urlsplit(str(current_app.config["PUBLIC_URL"])).netloc
+    return urlsplit(str(settings.public_url)).netloc
 
 
 def is_same_origin(incoming: Request) -> bool:
@@ -101,7 +101,7 @@ def is_same_origin(incoming: Request) -> bool:
     sent = incoming.headers.get("Origin")
     if sent is None:
         return incoming.headers.get("Sec-Fetch-Site", "same-origin") in ("same-origin", "none")
-    return bool(sent == current_app.config["PUBLIC_URL"])
+    return bool(sent == settings.public_url)
 
 
 def own_path(target: str) -> str:
@@ -111,7 +111,7 @@ def own_path(target: str) -> str:
 
 def headers() -> dict[str, str]:
     """The security headers that every answer carries."""
-    is_https = current_app.config["PUBLIC_URL"].startswith("https://")
+    is_https = settings.public_url.startswith("https://")
     return HEADERS | ({"Strict-Transport-Security": "max-age=31536000"} if is_https else {})
 
 
@@ -122,9 +122,9 @@ def add_headers(response: Response) -> Response:
     return response
 
 
-def repeats_a_secret(config: Mapping[str, Any], text: str, *more: str) -> bool:
+def repeats_a_secret(settings: Settings, text: str, *more: str) -> bool:
     """Whether a text that others wrote holds one of the settings' secrets, or another, or the beginning of one."""
-    passwords = make_url(config["DATABASE_URL"]).password, urlsplit(config["MAIL_URL"]).password
-    keys = config["AMWAL_API_KEY"], config["SECRET_KEY"], *config["SECRET_KEY_FALLBACKS"]
+    passwords = make_url(settings.database_url).password, urlsplit(settings.mail_url).password
+    keys = settings.amwal_api_key, settings.secret_key, *settings.secret_key_fallbacks
     known = {form for secret in (*passwords, *keys, *more) if secret for form in (secret, unquote(secret))}
     return any(secret[:8] in text for secret in known)  # its beginning: the text may end in the midst of it

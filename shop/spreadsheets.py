@@ -16,6 +16,7 @@ from werkzeug.security import safe_join
 
 from models import Category, Invoice, LocalizedText, Order, Payment, Product, Refund, StockMovement
 from shop.catalogue import searchable
+from shop.config import settings
 from shop.db import db, write
 from shop.money import to_decimal, to_minor
 from shop.states import LineKind, StockReason
@@ -73,7 +74,7 @@ def harmless(cell: str) -> str:
 
 
 def _placed(since: date | None, until: date | None) -> Iterator[ColumnElement[bool]]:
-    zone = ZoneInfo(current_app.config["SHOP_TIMEZONE"])
+    zone = ZoneInfo(settings.shop_timezone)
     if since:
         yield Order.placed_at >= datetime.combine(since, time.min, zone)
     if until:
@@ -81,7 +82,7 @@ def _placed(since: date | None, until: date | None) -> Iterator[ColumnElement[bo
 
 
 def _cells(order: Order, paid: int, refunded: int) -> list[str]:
-    language = current_app.config["SHOP_LOCALES"][0]
+    language = settings.shop_locales[0]
     items = [line for line in order.lines if line.kind is not LineKind.DELIVERY]
     way = [line for line in order.lines if line.kind is LineKind.DELIVERY]
     sums = sum(line.amount for line in items), sum(line.amount for line in way), order.total, order.tax, paid, refunded
@@ -176,7 +177,7 @@ def import_products(text: str) -> tuple[int, int]:
 
 def _read(text: str) -> list[tuple[int, dict[str, str]]]:
     """The rows that are not empty: the line that each begins on, and its cells by column; under "" what is too much."""
-    languages = current_app.config["SHOP_LOCALES"]
+    languages = settings.shop_locales
     columns = ["slug", "category", "price", "stock", "image", "active"]
     columns += [f"{name}_{language}" for name in (*TEXTS, "category") for language in languages]
     text = text.removeprefix(BOM)
@@ -218,7 +219,7 @@ def _lock_products(session: Session, slugs: list[str]) -> dict[str, Product]:
 
 def _values(cells: dict[str, str], categories: dict[str, Category], *, new: bool) -> tuple[dict[str, Any], list[str]]:
     """What a row says, as a product has it, and what is wrong with the row."""
-    languages = current_app.config["SHOP_LOCALES"]
+    languages = settings.shop_locales
 
     def texts(name: str) -> LocalizedText:
         return {language: cells[f"{name}_{language}"] for language in languages if cells[f"{name}_{language}"]}
@@ -259,7 +260,7 @@ def _slug(text: str) -> str:
 
 
 def _price(text: str) -> int:
-    if not (minor := to_minor(text, current_app.config["SHOP_CURRENCY"])):
+    if not (minor := to_minor(text, settings.shop_currency)):
         raise ValueError("nothing is sold for nothing")
     return minor
 

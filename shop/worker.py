@@ -8,7 +8,6 @@ import threading
 from collections.abc import Callable
 from datetime import timedelta
 
-from flask import current_app
 from sqlalchemy import delete, func, or_, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
@@ -16,6 +15,7 @@ from sqlalchemy.orm import Session
 from models import Attention, CallbackAttempt, Heartbeat, Order, OutboxMessage, now
 from shop import mail, orders, privacy
 from shop.attention import flag
+from shop.config import settings
 from shop.db import db, upsert, write
 from shop.security import NOT_SHOWN, repeats_a_secret
 from shop.states import AttentionKind, CallbackOutcome, OrderState, OutboxKind
@@ -104,7 +104,7 @@ def _notice_possibly_paid() -> None:
 
 def _queue_digest() -> None:
     """Tell the merchant what is new in the queue, at most once an hour."""
-    if not current_app.config["MERCHANT_EMAIL"]:
+    if not settings.merchant_email:
         return
     news = select(Attention).where(Attention.closed_at.is_(None), Attention.mailed_at.is_(None))
     if db.session.scalar(news.limit(1)) is None:
@@ -144,7 +144,7 @@ def _deliver(message: OutboxMessage) -> None:
     try:
         HANDLERS[message.kind](message)
     except Exception as caught:  # whatever a handler throws, the payment stands and the effect is tried again
-        said = NOT_SHOWN if repeats_a_secret(current_app.config, str(caught)) else caught  # a mail server may
+        said = NOT_SHOWN if repeats_a_secret(settings, str(caught)) else caught  # a mail server may
         error = f"{type(caught).__name__}: {said}"[:300]
         log.warning("outbox %s failed (try %d): %s", message.key, message.attempts, error)
     with write() as session:
@@ -205,7 +205,7 @@ def _mail_digest(message: OutboxMessage) -> None:
     items = db.session.scalars(
         select(Attention).where(Attention.id.in_(message.payload["attention_ids"])).order_by(Attention.id)
     ).all()
-    mail.send(message, current_app.config["MERCHANT_EMAIL"], current_app.config["SHOP_LOCALES"][0], items=items)
+    mail.send(message, settings.merchant_email, settings.shop_locales[0], items=items)
 
 
 HANDLERS: dict[OutboxKind, Callable[[OutboxMessage], None]] = {

@@ -13,7 +13,7 @@ from typing import Protocol
 
 import requests
 
-from shop.config import SETTINGS
+from shop.config import NAMES
 
 ROOT = Path(__file__).parent.parent
 END_SECONDS = 30
@@ -26,7 +26,7 @@ Child = subprocess.Popen[str]
 
 def is_setting(name: str) -> bool:
     """Whether one of the programs under test reads this environment variable."""
-    return name.startswith(OWN) or name in {setting.name for setting in SETTINGS}
+    return name.startswith(OWN) or name in NAMES
 
 
 def forget_settings() -> None:

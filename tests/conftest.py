@@ -56,7 +56,7 @@ class CheckingClient(FlaskClient):
     """A client that checks every page it gets, whatever its test is about."""
 
     def open(self, *args: Any, **kwargs: Any) -> TestResponse:
-        kwargs.setdefault("base_url", self.application.config["PUBLIC_URL"])
+        kwargs.setdefault("base_url", self.application.extensions["settings"].public_url)
         with self.application.app_context():  # as in production, nothing is shared between requests
             response = super().open(*args, **kwargs)
         if response.mimetype == "text/html" and not 300 <= response.status_code < 400 and response.data:

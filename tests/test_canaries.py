@@ -7,6 +7,7 @@ import logging
 import socket
 import ssl
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -134,7 +135,8 @@ def test_row_53_the_secrets_are_nowhere(
     _fail_in_other_ways(browser, order, monkeypatch)
     order.awaiting()
     with monkeypatch.context() as better:  # mails that can be read, instead of a server that refuses them
-        better.setitem(app.config, "MAIL_URL", str(tmp_path / "mail"))
+        settings = replace(app.extensions["settings"], mail_url=str(tmp_path / "mail"))
+        better.setitem(app.extensions, "settings", settings)
         let_time_pass()
         worker.tick()
     secrets |= {name: value[:40] for name, value in SETTINGS.items()}

@@ -1,14 +1,21 @@
 """Settings: what is missing, malformed or misspelt stops the start with one line that names it."""
 
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner, Result
+from flask.cli import FlaskGroup
+from hypothesis import given
+from hypothesis import strategies as st
 
+from app import create_app
 from shop import config
-from shop.config import SETTINGS, SettingError, load
+from shop.config import NAMES, SettingError, load
 
 GOOD = {
     "AMWAL_PROJECT_URL": "https://amwal.exchange/projects/1",
@@ -21,14 +28,14 @@ GOOD = {
 def test_three_settings_are_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(config, "INSTANCE", tmp_path / "instance")
     values = load({name: GOOD[name] for name in ("AMWAL_PROJECT_URL", "AMWAL_API_KEY", "PUBLIC_URL")})
-    assert values["SHOP_CURRENCY"] == "USD"
-    assert values["SHOP_LOCALES"] == ("en", "ar")
-    assert values["AMWAL_PAYMENT_ORIGINS"] == {"https://amwal.exchange"}
+    assert values.shop_currency == "USD"
+    assert values.shop_locales == ("en", "ar")
+    assert values.amwal_payment_origins == {"https://amwal.exchange"}
 
 
 @pytest.mark.parametrize("written", ["https://Shop.Example", "https://shop.example:443/", " https://shop.example "])
 def test_an_address_is_kept_as_browsers_write_it(written: str) -> None:
-    assert load(GOOD | {"PUBLIC_URL": written})["PUBLIC_URL"] == "https://shop.example"
+    assert load(GOOD | {"PUBLIC_URL": written}).public_url == "https://shop.example"
 
 
 @pytest.mark.parametrize("name", ["AMWAL_PROJECT_URL", "AMWAL_API_KEY", "PUBLIC_URL"])
@@ -122,7 +129,7 @@ def test_row_58_the_secret_key_is_made_once_and_kept_for_its_owner_alone(
 ) -> None:
     monkeypatch.setattr(config, "INSTANCE", tmp_path / "instance")
     without = {name: value for name, value in GOOD.items() if name != "SECRET_KEY"}
-    first, second = load(without)["SECRET_KEY"], load(without)["SECRET_KEY"]
+    first, second = load(without).secret_key, load(without).secret_key
     assert first == second
     assert len(first) >= 48
     assert (tmp_path / "instance" / "secret_key").stat().st_mode & 0o077 == 0
@@ -130,8 +137,8 @@ def test_row_58_the_secret_key_is_made_once_and_kept_for_its_owner_alone(
 
 def test_every_setting_is_explained_in_the_example_file() -> None:
     example = (config.ROOT / ".env.example").read_text()
-    for setting in SETTINGS:
-        assert f"{setting.name}=" in example, f"{setting.name} is not in .env.example"
+    for name in NAMES:
+        assert f"{name}=" in example, f"{name} is not in .env.example"
 
 
 @pytest.mark.parametrize("changes", [{"AMWAL_API_KEY": ""}, {"AMWAL_PROJECT_URL": "no address"}])
@@ -155,7 +162,7 @@ def test_row_58_the_command_line_stops_with_one_line(changes: dict[str, str]) ->
 @pytest.mark.parametrize("scheme", ["postgresql", "postgresql+psycopg", "postgres"])
 def test_postgresql_is_spoken_to_by_psycopg_however_its_address_begins(scheme: str) -> None:
     values = load(GOOD | {"DATABASE_URL": f" {scheme}://u:p%40ss@h:5433/shop?sslmode=require "})
-    assert values["DATABASE_URL"] == "postgresql+psycopg://u:p%40ss@h:5433/shop?sslmode=require"
+    assert values.database_url == "postgresql+psycopg://u:p%40ss@h:5433/shop?sslmode=require"
 
 
 def test_without_its_driver_postgresql_stops_the_start_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,4 +181,154 @@ def test_a_mail_address_is_no_folder(value: str) -> None:
 
 @pytest.mark.parametrize("value", ["smtp://u:p@h:587", "smtps://h", "/var/mail", "mail", "C:/mail"])
 def test_folders_and_servers_are_mail_addresses(value: str) -> None:
-    assert load(GOOD | {"MAIL_URL": value})["MAIL_URL"] == value
+    assert load(GOOD | {"MAIL_URL": value}).mail_url == value
+
+
+# --- The file .env ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def env_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """Write the file that settings are read from; without words of its own it has what a shop needs."""
+    file = tmp_path / ".env"
+    monkeypatch.setenv("DUKKAN_DOTENV", str(file))
+    monkeypatch.setattr(config, "INSTANCE", tmp_path / "instance")
+
+    def write(more: str | bytes = "", good: bool = True) -> Path:
+        lines = "".join(f"{name}={value}\n" for name, value in GOOD.items()) if good else ""
+        file.write_bytes(lines.encode() + (more if isinstance(more, bytes) else more.encode()))
+        return file
+
+    return write
+
+
+LINES = {
+    "SHOP_NAME=Qahwa & Co.": "Qahwa & Co.",
+    "  SHOP_NAME = قهوة وشركاه  \r": "قهوة وشركاه",
+    'SHOP_NAME="a # b"': "a # b",
+    "SHOP_NAME='it says \"x\"'  # a comment": 'it says "x"',
+    "SHOP_NAME=a b # a comment": "a b",
+    "SHOP_NAME=a#b": "a#b",
+    "SHOP_NAME=Ali's shop": "Ali's shop",
+    "SHOP_NAME=${HOME} $HOME \\n": "${HOME} $HOME \\n",
+    "SHOP_NAME=": "Qahwa & Co.",
+    "SHOP_NAME=  # the default": "Qahwa & Co.",
+    "# SHOP_NAME=commented out": "Qahwa & Co.",
+}
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_row_74_a_line_of_the_file_is_a_name_and_a_value(env_file: Callable[..., Path], line: str) -> None:
+    env_file(f"\n{line}\n\n")
+    assert load().shop_name == LINES[line]
+
+
+BAD_LINES = [
+    *("SHOP_CURRENCY: SAR", "SHOP NAME=x", "SHOP_CURRENCY", "=SAR", "export SHOP_CURRENCY=SAR", "SHOP-CURRENCY=SAR"),
+    *('SHOP_NAME="x', "SHOP_NAME='x", "SHOP_NAME=x'", 'SHOP_NAME="x" y', "SHOP_NAME='x'y'", 'SHOP_NAME="', "[shop]"),
+    *("SHOP_CURRENCY\u00a0SAR", "\u200bSHOP_CURRENCY=SAR", "ЅHOP_CURRENCY=SAR", "2SHOP=x", "SHOP_NAME\x00=x"),
+]
+
+
+@pytest.mark.parametrize("line", BAD_LINES)
+def test_row_74_any_other_line_stops_the_start_with_its_number(env_file: Callable[..., Path], line: str) -> None:
+    env_file(f"# a comment\n{line}\n")
+    with pytest.raises(SettingError, match=rf"^\.env, line {len(GOOD) + 2}: ") as caught:
+        load()
+    assert "\n" not in caught.value.message
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\n")))
+def test_row_74_whatever_stands_in_a_line_is_read_or_refused(line: str) -> None:
+    try:
+        name, value = config._read_env_line(".env, line 7", line)
+    except SettingError:
+        return
+    assert re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name)
+    assert line.partition("=")[0].strip() == name
+    assert value in line
+
+
+def test_row_74_a_name_twice_is_refused_with_both_lines(env_file: Callable[..., Path]) -> None:
+    env_file("SHOP_CURRENCY=SAR\nSHOP_CURRENCY=USD\n")
+    first = len(GOOD) + 1
+    with pytest.raises(SettingError, match=rf"^\.env, line {first + 1}: SHOP_CURRENCY is in line {first} already"):
+        load()
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "windows-1256"])
+def test_row_74_another_encoding_is_refused(env_file: Callable[..., Path], encoding: str) -> None:
+    env_file("SHOP_NAME=قهوة\n".encode(encoding), good=False)
+    with pytest.raises(SettingError, match=r"^\.env, line 1: "):
+        load()
+    env_file("SHOP_NAME=قهوة\n".encode("utf-8-sig"), good=False)
+    with pytest.raises(SettingError, match="AMWAL_PROJECT_URL is missing"):
+        load()
+
+
+def test_row_74_an_empty_variable_is_one_that_is_not_given(
+    env_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    env_file("SHOP_CURRENCY=SAR\n")
+    monkeypatch.setenv("SHOP_CURRENCY", " ")
+    assert load().shop_currency == "SAR"
+    monkeypatch.setenv("SHOP_CURRENCY", "KWD")
+    assert load().shop_currency == "KWD"
+
+
+def test_row_75_the_file_of_another_program_is_never_read(tmp_path: Path) -> None:
+    """Neither in the working directory nor above it: only the one beside `app.py`."""
+    (tmp_path / ".env").write_text("".join(f"{name}={value}\n" for name, value in GOOD.items()))
+    (tmp_path / "below").mkdir()
+    for folder in (tmp_path, tmp_path / "below"):
+        ran = subprocess.run(
+            [sys.executable, "-m", "flask", "--app", str(config.ROOT / "app.py"), "doctor"],
+            cwd=folder,
+            env={name: value for name, value in os.environ.items() if not name.startswith("FLASK_")},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=30,
+        )
+        # Flask's own tip to install python-dotenv, which would read the file, comes before our line.
+        assert (ran.returncode, ran.stderr.splitlines()[-1][:36]) == (2, "Error: AMWAL_PROJECT_URL is missing.")
+
+
+# --- The command line without settings -------------------------------------------------------------------------------
+
+COMMANDS = ["sample-shop", "serve", "worker", "doctor", "audit", "export-orders", "import-products", "backup", "forget"]
+
+
+def flask_cli(*arguments: str) -> Result:
+    return CliRunner().invoke(FlaskGroup(), ["--app", "app", *arguments], prog_name="flask")
+
+
+def test_row_82_without_settings_help_lists_the_commands() -> None:
+    said = flask_cli("--help")
+    assert said.exit_code == 0
+    assert "Traceback" not in said.output
+    for command in COMMANDS:
+        assert re.search(rf"^  {command} +\w", said.output, re.MULTILINE), command
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_row_82_without_settings_a_command_shows_its_help_and_does_nothing_else(command: str) -> None:
+    said = flask_cli(command, "--help")
+    assert said.exit_code == 0
+    assert said.output.startswith(f"Usage: flask {command}")
+    arguments = ["x"] if command in ("import-products", "backup", "forget") else []
+    ran = flask_cli(command, *arguments)
+    assert ran.exit_code == 2
+    assert re.fullmatch(r"Error: AMWAL_PROJECT_URL is missing\. .* make demo, .*\n", ran.output)
+
+
+@pytest.mark.parametrize("command", [("run",), ("routes",), ("db", "upgrade")])
+def test_row_82_flasks_own_commands_stop_with_the_same_line(command: tuple[str, ...]) -> None:
+    ran = flask_cli(*command)
+    assert ran.exit_code == 2
+    assert re.fullmatch(r"Error: AMWAL_PROJECT_URL is missing\. .* make demo, .*\n", ran.output)
+
+
+def test_row_82_outside_of_the_command_line_a_wrong_setting_stops_the_start() -> None:
+    with pytest.raises(SettingError, match="AMWAL_PROJECT_URL is missing"):
+        create_app()

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -74,8 +75,9 @@ def one(subject: str, lines: Lines) -> tuple[str, str]:
 
 def findings(app: Flask, check: Callable[[Case], Iterator[doctor.Finding]], **changes: Any) -> list[doctor.Finding]:
     """Make one check, with changed settings."""
+    settings = replace(app.extensions["settings"], **{name.lower(): value for name, value in changes.items()})
     with app.app_context():
-        return list(check(Case(app.config | changes, Answer(200, "sandbox ok"))))
+        return list(check(Case(settings, Answer(200, "sandbox ok"))))
 
 
 @pytest.fixture
@@ -197,6 +199,14 @@ def test_an_empty_address_is_a_warning(app: Flask, name: str) -> None:
     assert [found.level for found in findings(app, doctor.check_settings, **filled)] == ["ok"]
     found = findings(app, doctor.check_settings, **filled | {name: ""})
     assert [(one.level, name in one.text) for one in found] == [("ok", False), ("warn", True)]
+
+
+def test_row_75_python_dotenv_is_a_warning(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With it, Flask reads the files of other programs before the shop's own code runs."""
+    filled = {"MERCHANT_EMAIL": "m@example.com", "SHOP_CONTACT": "s@example.com"}
+    monkeypatch.setattr(doctor, "find_spec", lambda name: name == "dotenv" or None)
+    [_, found] = findings(app, doctor.check_settings, **filled)
+    assert (found.level, "python-dotenv is installed" in found.text) == ("warn", True)
 
 
 def test_demo_is_a_warning_at_the_sandbox_and_a_failure_elsewhere(new_app: Any, stub: Stub) -> None:
@@ -485,10 +495,11 @@ def test_a_real_gateway_gets_no_invoice_unless_told_to(new_app: Any, stub: Stub)
 
 
 def test_who_says_sandbox_from_afar_is_not_believed(app: Flask) -> None:
-    afar = app.config | {"AMWAL_PROJECT_URL": "https://amwal.exchange/projects/1"}
+    settings = app.extensions["settings"]
+    afar = replace(settings, amwal_project_url="https://amwal.exchange/projects/1")
     assert not Case(afar, Answer(200, "sandbox ok")).is_sandbox
     for host in ("localhost:8001", "127.0.0.1", "192.168.1.20:8001", "[::1]:8001"):
-        near = app.config | {"AMWAL_PROJECT_URL": f"http://{host}/projects/1"}
+        near = replace(settings, amwal_project_url=f"http://{host}/projects/1")
         assert Case(near, Answer(200, "sandbox ok")).is_sandbox
         assert not Case(near, Answer(200, "ok")).is_sandbox
         assert not Case(near, Answer(503, "sandbox")).is_sandbox
@@ -607,7 +618,7 @@ def test_a_server_that_says_nothing_is_not_waited_for_long(
 
 
 def test_a_public_url_that_redirects_is_a_failure_and_is_not_followed(shop: Any, new_app: Any, stub: Stub) -> None:
-    there = shop().config["PUBLIC_URL"]
+    there = shop().extensions["settings"].public_url
     stub.says("GET /healthz", 301, Location=f"{there}/healthz")
     _, lines = report(new_app(PUBLIC_URL=stub.url))
     level, text = one("PUBLIC_URL", lines)
@@ -656,7 +667,7 @@ def test_a_callback_that_another_shop_answers_is_a_failure(
     (tmp_path / "old").mkdir()
     shutil.copy(migrated, tmp_path / "old" / "shop.db")
     old = shop(DATABASE_URL=f"sqlite:///{tmp_path / 'old' / 'shop.db'}")
-    _, lines = report(new_app(PUBLIC_URL=old.config["PUBLIC_URL"]))
+    _, lines = report(new_app(PUBLIC_URL=old.extensions["settings"].public_url))
     level, text = one("callback", lines)
     assert (level, "another shop" in text) == ("FAIL", True)
 
@@ -778,16 +789,17 @@ def test_no_secret_is_in_the_report_where_everybody_repeats_what_they_know(
 
 @pytest.mark.parametrize("said", ["pass@word-of-db", "half: pass@word-of", "sk-0123456789abcdef"])
 def test_what_repeats_a_secret_is_not_quoted(app: Flask, said: str) -> None:
-    config = app.config | {
-        "DATABASE_URL": "postgresql+psycopg://shop:pass%40word-of-db@db.example/shop",
-        "AMWAL_API_KEY": "sk-0123456789abcdef",
-    }
-    case = Case(config, Answer(0, ""))
+    settings = replace(
+        app.extensions["settings"],
+        database_url="postgresql+psycopg://shop:pass%40word-of-db@db.example/shop",
+        amwal_api_key="sk-0123456789abcdef",
+    )
+    case = Case(settings, Answer(0, ""))
     assert case.quote(OperationalError("SELECT 1", {}, Exception(said))) == "(not shown: it repeats a secret)"
 
 
 def test_what_is_quoted_is_one_short_printable_line(app: Flask) -> None:
-    case = Case(app.config, Answer(0, ""))
+    case = Case(app.extensions["settings"], Answer(0, ""))
     assert case.quote("\n refused \x1b[31m by قهوة\nsecond line") == "refused ?[31m by ????"
     assert len(case.quote("x" * 5000)) == 160
     assert case.quote("") == ""

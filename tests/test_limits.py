@@ -266,7 +266,7 @@ def test_row_24_the_doctors_invoice_opens_it(
     app.extensions["amwal"] = Gateway(amwal.Client(gateway.project_url, "wrong", {"http://127.0.0.1:8001"}))
     app.test_cli_runner().invoke(args=["doctor"])
     assert is_closed(client)
-    key = app.config["AMWAL_API_KEY"]
+    key = app.extensions["settings"].amwal_api_key
     app.extensions["amwal"] = Gateway(amwal.Client(gateway.project_url, key, {"http://127.0.0.1:8001"}))
     said = app.test_cli_runner().invoke(args=["doctor", "--create-test-invoice"]).output
     assert "API key     accepted" in said

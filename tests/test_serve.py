@@ -7,6 +7,7 @@ import sqlite3
 import threading
 import time
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -193,7 +194,7 @@ def test_a_worker_that_dies_is_started_again_and_ends_with_a_server_that_dies(
 
 def test_half_of_the_threads_may_wait_for_the_gateway(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "run", lambda *_: None)
-    monkeypatch.setitem(app.config, "DATABASE_URL_GIVEN", True)
+    monkeypatch.setitem(app.extensions, "settings", replace(app.extensions["settings"], database_url_given=True))
     result = app.test_cli_runner().invoke(args=["serve", "--threads", "4", "--no-worker"])
     assert result.exit_code == 0, result.output
     slots = app.extensions["amwal"].slots

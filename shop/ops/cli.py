@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import copy
 from datetime import datetime
 from pathlib import Path
 from threading import BoundedSemaphore
@@ -20,6 +21,7 @@ from flask_migrate import upgrade
 from sqlalchemy.exc import SQLAlchemyError
 
 from shop import privacy, spreadsheets, worker
+from shop.config import SettingError, settings
 from shop.gateway import THREADS
 from shop.ops import audit, backup, doctor, logs, sample, server
 
@@ -35,6 +37,29 @@ def register(app: Flask) -> None:
     at_work = (sample_shop, serve, worker_command, doctor_command, audit_command)
     for command in (*at_work, export_orders, import_products, backup_command, forget):
         app.cli.add_command(command)
+
+
+def refuse(app: Flask, error: SettingError) -> None:
+    """Let every command show its help, and stop with this error when run."""
+    app.cli.commands = {name: _refusing(command, error) for name, command in app.cli.commands.items()}
+
+
+def _refusing(command: click.Command, error: SettingError) -> click.Command:
+    def stop(**_: object) -> None:
+        raise error
+
+    refusing = copy(command)
+    if isinstance(refusing, click.Group):
+        refusing.commands = {name: _refusing(one, error) for name, one in refusing.commands.items()}
+    else:
+        refusing.callback = stop
+    return refusing
+
+
+def is_looking_for_commands() -> bool:
+    """Whether Flask's command line loads the app to list its commands, or to find one, rather than to run it."""
+    context = click.get_current_context(silent=True)
+    return context is not None and isinstance(context.command, click.Group)
 
 
 @click.command("sample-shop")
@@ -55,7 +80,7 @@ def sample_shop() -> None:
 def serve(host: str, port: int, threads: int, no_worker: bool) -> None:
     """Serve the shop, with its worker, until SIGTERM or Ctrl-C. Requests in flight are finished."""
     logs.to_stderr()
-    if not current_app.config["DATABASE_URL_GIVEN"]:
+    if not settings.database_url_given:
         raise click.ClickException(
             "DATABASE_URL is not set. Say where orders are kept, since some hosts throw their disk away at each "
             "deploy: sqlite:////a/lasting/disk/shop.db, or a PostgreSQL address."

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
 from email.utils import parsedate_to_datetime
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urljoin, urlsplit
@@ -30,6 +31,7 @@ from sqlalchemy.exc import SQLAlchemyError
 import amwal
 from models import Attention, CallbackAttempt, Heartbeat, now
 from shop import gateway, security
+from shop.config import Settings, current_settings, settings
 from shop.db import db, engine, sqlite_library, write
 from shop.mail import mail_server
 from shop.ops import health
@@ -64,7 +66,7 @@ class Answer:
 class Case:
     """What the checks look at: settings, what the gateway's server answers, and whether a real invoice is wanted."""
 
-    config: Mapping[str, Any]
+    settings: Settings
     gateway: Answer
     create_test_invoice: bool = False
 
@@ -72,12 +74,12 @@ class Case:
     def is_sandbox(self) -> bool:
         """Whether the gateway is the sandbox. It says so itself, which is believed in this network alone."""
         says_so = self.gateway.status == 200 and self.gateway.text.startswith("sandbox")
-        return says_so and is_local(self.config["AMWAL_PROJECT_URL"])
+        return says_so and is_local(self.settings.amwal_project_url)
 
     def quote(self, said: object, *more_secrets: str) -> str:
         """What another program said, short and printable; nothing of it if it repeats a secret."""
         text = str(said)
-        if security.repeats_a_secret(self.config, text, *more_secrets):
+        if security.repeats_a_secret(self.settings, text, *more_secrets):
             return security.NOT_SHOWN
         return re.sub(r"[^ -~]", "?", text.strip().partition("\n")[0])[:160]
 
@@ -88,20 +90,23 @@ class Case:
 def check_settings(case: Case) -> Iterator[Finding]:
     """What is malformed or missing has stopped the start; this is about what a shop can start with, but not sell."""
     yield Finding("ok", "all are read, and none is missing or misspelt")
-    if not case.config["MERCHANT_EMAIL"]:
+    if find_spec("dotenv"):
+        text = "python-dotenv is installed: with it, Flask reads any .env from the working directory up"
+        yield Finding("warn", text, "uninstall it; the shop reads its .env by itself")
+    if not case.settings.merchant_email:
         text = "MERCHANT_EMAIL is empty: nobody is told when a payment needs a person"
         yield Finding("warn", text, "set it to your e-mail address")
-    if not case.config["SHOP_CONTACT"]:
+    if not case.settings.shop_contact:
         text = "SHOP_CONTACT is empty: customers cannot reach you"
         yield Finding("warn", text, "set it to an e-mail address or a phone number")
-    if case.config["PUBLIC_URL"].startswith("https:") and not case.config["TRUSTED_PROXIES"]:
+    if case.settings.public_url.startswith("https:") and not case.settings.trusted_proxies:
         text = "TRUSTED_PROXIES is 0: if a proxy does the https, all customers share its address, and so the limit of "
         text += "unpaid orders for each address"
         yield Finding("warn", text, "set it to the number of proxies that stand before the shop")
-    could_be_sandbox = not case.gateway.status and is_local(case.config["AMWAL_PROJECT_URL"])
-    if case.config["DEMO"] and (case.is_sandbox or could_be_sandbox):
+    could_be_sandbox = not case.gateway.status and is_local(case.settings.amwal_project_url)
+    if case.settings.demo and (case.is_sandbox or could_be_sandbox):
         yield Finding("warn", "DEMO is on, for demonstrations only", "set DEMO=off before you sell anything")
-    elif case.config["DEMO"]:
+    elif case.settings.demo:
         mend = "set DEMO=off, or AMWAL_PROJECT_URL to the sandbox's"
         yield Finding("FAIL", "DEMO is on, but the gateway is not the sandbox", mend)
 
@@ -132,7 +137,7 @@ def check_disk(case: Case) -> Iterator[Finding]:
     file, mounts = sqlite_file(), Path("/proc/mounts")
     kind = file_system(file.resolve(), mounts.read_text(errors="replace")) if file and mounts.exists() else ""
     mend = "set DATABASE_URL to a file on a lasting disk, or to PostgreSQL"
-    if not case.config["DATABASE_URL_GIVEN"]:
+    if not case.settings.database_url_given:
         yield Finding("warn", "orders are kept in instance/, which some hosts throw away at each deploy", mend)
     if kind in THROW_AWAY:
         yield Finding("warn", f"{file} lies on {kind}, which is thrown away at a restart or deploy", mend)
@@ -167,7 +172,7 @@ def check_worker(_case: Case) -> Iterator[Finding]:
 
 def check_mail(case: Case) -> Iterator[Finding]:
     """Whether mails can be handed over. None is sent."""
-    target = str(case.config["MAIL_URL"])
+    target = str(case.settings.mail_url)
     by_smtp = target.startswith(("smtp://", "smtps://"))
     mend = "check host and port in MAIL_URL" if by_smtp else "let MAIL_URL name a folder that can be written to"
     try:
@@ -183,7 +188,7 @@ def check_mail(case: Case) -> Iterator[Finding]:
     except (OSError, smtplib.SMTPException, ValueError) as error:
         yield Finding("FAIL", f"mails cannot be handed over ({case.quote(error)})", mend)
     else:
-        if by_smtp or case.config["DEMO"]:
+        if by_smtp or case.settings.demo:
             yield Finding("ok", "the mail server takes mails" if by_smtp else f"mails are put into {target}")
         else:
             mend = "set MAIL_URL to smtp://user:password@host"
@@ -206,7 +211,7 @@ def check_pages(_case: Case) -> Iterator[Finding]:
 
 def check_gateway(case: Case) -> Iterator[Finding]:
     """Whether its server answers, whatever it says."""
-    server = urljoin(case.config["AMWAL_PROJECT_URL"], "/")
+    server = urljoin(case.settings.amwal_project_url, "/")
     if case.gateway.status:
         yield Finding("ok", f"{server} answers" + (" and is the sandbox" if case.is_sandbox else ""))
     else:
@@ -243,15 +248,15 @@ def check_api_key(case: Case) -> Iterator[Finding]:
         yield Finding("skip", "not tried: --create-test-invoice does, by creating a real invoice")
         return
     if not case.is_sandbox:
-        text = f"creating a real invoice over 1 {case.config['SHOP_CURRENCY']}. Nobody needs to pay it, and no money "
+        text = f"creating a real invoice over 1 {case.settings.shop_currency}. Nobody needs to pay it, and no money "
         text += "moves unless somebody does. It stays listed in your account, as no call exists to cancel it"
         yield Finding("note", text)
     client: amwal.Client = current_app.extensions["amwal"].client
-    here, reply, started = case.config["PUBLIC_URL"], b"", now()
+    here, reply, started = case.settings.public_url, b"", now()
     words = {"header": "Test of the shop's settings", "description": "Nobody needs to pay this."}
     try:
         reply = client.put_invoice(amount=Decimal(1), **words, success_url=here, cancel_url=here)
-        invoice = amwal.parse_invoice(reply, case.config["AMWAL_PAYMENT_ORIGINS"])
+        invoice = amwal.parse_invoice(reply, case.settings.amwal_payment_origins)
     except amwal.AmwalError as error:
         yield Finding("FAIL", case.quote(error), MENDS[type(error)])
     else:
@@ -303,8 +308,8 @@ def compare(case: Case, reply: bytes) -> Iterator[Finding]:
 
 def check_public_url(case: Case) -> Iterator[Finding]:
     """Whether a shop answers there, at once. That it is this one, only the callback shows."""
-    url = case.config["PUBLIC_URL"]
-    if is_local(url) and not is_local(case.config["AMWAL_PROJECT_URL"]):
+    url = case.settings.public_url
+    if is_local(url) and not is_local(case.settings.amwal_project_url):
         mend = "set it to an address in the internet; while you try things out, a tunnel gives one"
         yield Finding("FAIL", f"the gateway cannot reach {url}, which is in this network alone", mend)
         return
@@ -324,7 +329,7 @@ def check_public_url(case: Case) -> Iterator[Finding]:
 
 def check_callback(case: Case) -> Iterator[Finding]:
     """Whether a callback gets through to this shop: one with a secret of nobody's is refused, and in the inbox."""
-    url, mark = f"{case.config['PUBLIC_URL']}{security.CALLBACK}", f"doctor-{uuid4().hex[:12]}"
+    url, mark = f"{case.settings.public_url}{security.CALLBACK}", f"doctor-{uuid4().hex[:12]}"
     before = db.session.scalar(QUEUED)
     answer = ask("POST", url, {"invoiceId": mark, "paymentSessionId": mark, "secret": str(uuid4())})
     arrived = db.session.scalar(select(CallbackAttempt.id).filter_by(gateway_id=mark)) is not None
@@ -426,10 +431,9 @@ def examine(create_test_invoice: bool) -> Iterator[tuple[str, Finding]]:
 
     `create_test_invoice`: create an invoice even where the gateway is not the sandbox.
     """
-    config = current_app.config
-    project = config["AMWAL_PROJECT_URL"]
+    project = settings.amwal_project_url
     gateway = ask("GET", urljoin(project, "/healthz" if is_local(project) else "/"))
-    case, failed = Case(config, gateway, create_test_invoice), set[str]()
+    case, failed = Case(current_settings(), gateway, create_test_invoice), set[str]()
     for subject, (check, needed) in CHECKS.items():
         if lacking := sorted(needed & failed):
             failed.add(subject)

@@ -7,7 +7,9 @@ import time
 from copy import copy
 from typing import Any
 
-from flask import Flask, Response, current_app, has_request_context, request
+from flask import Flask, Response, has_request_context, request
+
+from shop.config import settings
 
 HEADER = "X-Request-ID"
 _KEPT = "dukkan.request_id"
@@ -32,7 +34,7 @@ def request_id() -> str:
     if not has_request_context():
         return "-"
     if _KEPT not in request.environ:
-        sent = request.headers.get(HEADER, "") if current_app.config["TRUSTED_PROXIES"] else ""
+        sent = request.headers.get(HEADER, "") if settings.trusted_proxies else ""
         request.environ[_KEPT] = sent if re.fullmatch(r"[\w.-]{8,64}", sent, re.ASCII) else secrets.token_hex(8)
     return str(request.environ[_KEPT])
 

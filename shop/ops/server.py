@@ -14,6 +14,8 @@ from flask import Flask
 from waitress import wasyncore
 from waitress.server import create_server
 
+from shop.config import settings
+
 DRAIN_SECONDS = 15
 
 
@@ -44,7 +46,7 @@ def run(app: Flask, host: str, port: int, threads: int, look_around: Callable[[]
         connection_limit=1000,  # slow clients cost a socket each and no thread; a hundred must not fill the house
         channel_timeout=30,
         # waitress would take forwarded headers away; ProxyFix believes them only where TRUSTED_PROXIES says so.
-        clear_untrusted_proxy_headers=not app.config["TRUSTED_PROXIES"],
+        clear_untrusted_proxy_headers=not settings.trusted_proxies,
         asyncore_use_poll=True,
     )
     stopping, next_look = False, 0.0

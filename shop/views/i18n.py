@@ -14,13 +14,14 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from models import localized
 from shop import baskets
+from shop.config import settings
 from shop.money import format_money
 from shop.views import browser
 
 
 def init_i18n(app: Flask) -> None:
     """Set up languages, filters and the variables that every template has."""
-    Babel(app, locale_selector=choose_locale, default_timezone=app.config["SHOP_TIMEZONE"])
+    Babel(app, locale_selector=choose_locale, default_timezone=settings.shop_timezone)
     for name in (money, localized, country, clock, day, moment):
         app.jinja_env.filters[name.__name__] = name
     app.jinja_env.globals.update(asset=asset, shop=Shop(app))
@@ -32,15 +33,15 @@ class Shop:
 
     def __init__(self, app: Flask) -> None:
         """Take what people may see from the settings."""
-        self.name: str = app.config["SHOP_NAME"]
-        self.contact: str = app.config["SHOP_CONTACT"]
-        self.accent: str = app.config["SHOP_ACCENT"]
-        self.test_mode: bool = app.config["DEMO"]
+        self.name: str = settings.shop_name
+        self.contact: str = settings.shop_contact
+        self.accent: str = settings.shop_accent
+        self.test_mode: bool = settings.demo
 
 
 def choose_locale() -> str:
     """`?lang=`, else the language that was chosen, else the browser's, else the shop's first."""
-    offered = current_app.config["SHOP_LOCALES"]
+    offered = settings.shop_locales
     if has_request_context():
         for wish in (request.args.get("lang"), request.cookies.get(current_app.config["LANGUAGE_COOKIE"])):
             if wish in offered:
@@ -52,7 +53,7 @@ def choose_locale() -> str:
 def page_variables() -> dict[str, Any]:
     """Language, direction and basket badge. Direction comes from the language's own data."""
     locale = get_locale()
-    others = [code for code in current_app.config["SHOP_LOCALES"] if code != str(locale)]
+    others = [code for code in settings.shop_locales if code != str(locale)]
     return {
         "lang": str(locale).replace("_", "-"),
         "dir": locale.text_direction,
@@ -75,7 +76,7 @@ def country(code: str) -> str:
 
 def money(minor: int, currency: str | None = None) -> str:
     """Minor units in the reader's notation; the shop's currency unless said otherwise."""
-    return format_money(minor, currency or current_app.config["SHOP_CURRENCY"], str(get_locale()))
+    return format_money(minor, currency or settings.shop_currency, str(get_locale()))
 
 
 def clock(at: datetime) -> str:

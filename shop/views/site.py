@@ -5,6 +5,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 from flask import Blueprint, abort, current_app, jsonify, make_response, redirect, render_template, request
 from flask.typing import ResponseReturnValue
 
+from shop.config import settings
 from shop.ops import health
 from shop.security import own_path
 from shop.views.guards import same_origin_only
@@ -28,7 +29,7 @@ def page(name: str) -> str:
 def language() -> ResponseReturnValue:
     """Keep the chosen language and go back to where the visitor was."""
     chosen = request.form.get("language", "")
-    if chosen not in current_app.config["SHOP_LOCALES"]:
+    if chosen not in settings.shop_locales:
         abort(400)
     response = make_response(redirect(_without_language(own_path(request.form.get("next", "/"))), 303))
     response.set_cookie(
@@ -52,7 +53,7 @@ def _without_language(path: str) -> str:
 @bp.get("/accent.css")
 def accent() -> ResponseReturnValue:
     """The shop's own colour, where `SHOP_ACCENT` sets one."""
-    colour = current_app.config["SHOP_ACCENT"] or "#1f5f53"
+    colour = settings.shop_accent or "#1f5f53"
     # In dark mode a lighter shade of it, so that it stands out from the dark ground just as well.
     response = make_response(f":root {{ --brand: light-dark({colour}, color-mix(in oklab, {colour}, white 55%)); }}\n")
     response.content_type = "text/css; charset=utf-8"

@@ -118,7 +118,7 @@ class Browser(FlaskClient):
     """A browser: nothing is shared between its requests but cookies."""
 
     def open(self, *args: Any, **kwargs: Any) -> TestResponse:
-        kwargs.setdefault("base_url", self.application.config["PUBLIC_URL"])
+        kwargs.setdefault("base_url", self.application.extensions["settings"].public_url)
         with self.application.app_context():
             return super().open(*args, **kwargs)
 

@@ -45,7 +45,7 @@ def warm_up(app: Flask) -> None:
     browser = app.test_client()
 
     def ask(method: str, path: str, **form: str) -> TestResponse:
-        return browser.open(path, method=method, data=form, base_url=app.config["PUBLIC_URL"])
+        return browser.open(path, method=method, data=form, base_url=app.extensions["settings"].public_url)
 
     ask("GET", "/")
     ask("POST", "/basket/items", product="stoneware-cup", quantity="1")
