@@ -225,14 +225,14 @@ def test_invariant_1_no_other_callback_gets_a_200_without_a_payment(
 def test_invariant_1_a_payment_rests_on_an_accepted_callback(app: Flask, order: OrderFactory) -> None:
     paid(order)
     plant("UPDATE callback_attempt SET outcome = 'duplicate'")
-    assert report(app) == [broken(1, "payments without an accepted callback or a person: 1 (payment 1)")]
+    assert report(app) == [broken(1, "payments without an accepted callback or member of staff: 1 (payment 1)")]
 
 
 @pytest.mark.parametrize("person", ["NULL", "99"])
 def test_invariant_1_or_on_a_named_person(app: Flask, order: OrderFactory, staff: int, person: str) -> None:
     reconcile.confirm_by_hand(order.awaiting().invoice.gateway_id, staff, "seen in the account")
     plant(f"UPDATE payment SET staff_id = {person}", losing="payment")
-    assert report(app) == [broken(1, "payments without an accepted callback or a person: 1 (payment 1)")]
+    assert report(app) == [broken(1, "payments without an accepted callback or member of staff: 1 (payment 1)")]
 
 
 def test_invariant_2_a_paid_order_has_a_payment(app: Flask, order: OrderFactory, staff: int) -> None:
