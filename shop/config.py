@@ -249,13 +249,18 @@ NAMES = frozenset(_SETTINGS)
 """The names of all settings, as they are written."""
 
 
+def settings_of(app: Flask) -> Settings:
+    """Return the settings of an app."""
+    return cast(Settings, app.extensions["settings"])
+
+
 def current_settings() -> Settings:
-    """The settings of the running app."""
-    return cast(Settings, current_app.extensions["settings"])
+    """Return the settings of the current app."""
+    return settings_of(current_app)
 
 
 settings = cast(Settings, LocalProxy(current_settings))
-"""The settings of the running app, for `settings.public_url` and the like."""
+"""The settings of the current app, for `settings.public_url` and the like."""
 
 
 def init_config(app: Flask, given: Mapping[str, str] | None) -> Settings:

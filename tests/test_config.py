@@ -300,7 +300,8 @@ COMMANDS = ["sample-shop", "serve", "worker", "doctor", "audit", "export-orders"
 
 
 def flask_cli(*arguments: str) -> Result:
-    return CliRunner().invoke(FlaskGroup(), ["--app", "app", *arguments], prog_name="flask")
+    env = {"FLASK_RUN_FROM_CLI": None}  # Flask sets it, and the runner takes it away again
+    return CliRunner().invoke(FlaskGroup(), ["--app", "app", *arguments], prog_name="flask", env=env)
 
 
 def test_row_82_without_settings_help_lists_the_commands() -> None:

@@ -430,7 +430,7 @@ def test_row_16_after_a_restart_of_the_server_web_and_worker_go_on_by_themselves
         assert client.get("/healthz").status_code == 200
         assert client.get("/readyz").json == {"ready": False, "problems": ["the database does not answer"]}
         [found] = findings(app, doctor.check_database)
-        assert (found.level, "host and port in DATABASE_URL" in found.mend) == ("FAIL", True)
+        assert (found.level, "host and port in DATABASE_URL" in found.fix) == ("FAIL", True)
         postgres.start()
         assert post(client, message) == 200
         assert client.get("/basket").status_code == 200

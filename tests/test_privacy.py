@@ -98,7 +98,7 @@ def test_row_68_a_customer_is_forgotten_and_the_books_stay_whole(app: Flask, ord
     before = {model: len(rows(model)) for model in (OrderLine, OrderEvent, Payment, Delivery, OrderNote)}
     result = forget(app)
     assert result.exit_code == 0, result.output
-    assert f"Cleared: {done.number}." in result.output
+    assert f"Erased: {done.number}." in result.output
     cleared = order.again(done)
     assert contact(cleared) == {""}
     assert (cleared.basket_id, cleared.basket_version) == (None, None)
@@ -123,9 +123,9 @@ def test_row_68_what_is_not_over_is_left_and_told(app: Flask, order: OrderFactor
     order.pay(review)
     result = forget(app)
     assert result.exit_code == 1
-    assert f"Cleared: {over.number}." in result.output
+    assert f"Erased: {over.number}." in result.output
     left = f"{waiting.number} (awaiting_payment), {to_deliver.number} (paid), {review.number} (needs_review)"
-    assert f"Left: {left}." in result.output
+    assert f"Kept: {left}." in result.output
     assert order.again(to_deliver).address == "12 Canary Street"
     set_order(review, state=OrderState.REFUNDED)
     order.run_out(waiting)

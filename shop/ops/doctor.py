@@ -1,43 +1,40 @@
-"""`flask --app app doctor`: what is wrong with a shop's configuration, and how to mend it.
+"""`flask --app app doctor`: checks a shop's configuration, and says how to fix what is wrong.
 
-`CHECKS` at the end names the checks in their order. They leave traces: the callback that is tried out stays in the
-inbox, and the test invoice in the log of our requests and in the gateway's account. What other programs say (gateway,
-mail server, database) could repeat a secret: only `Case.quote` lets it into a line.
+`CHECKS`, at the end, has the checks in their order. They leave traces: the test callback stays in the inbox, the test
+invoice in the log of calls and in the gateway's account. Messages of other programs (gateway, mail server, database)
+could contain a secret: they are only shown by `Case.quote`.
 """
 
-import ipaddress
 import json
 import re
 import smtplib
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from email.utils import parsedate_to_datetime
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 from urllib.parse import urljoin, urlsplit
 from uuid import uuid4
 
-import requests
 from alembic.migration import MigrationContext
 from flask import current_app
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
 import amwal
-from models import Attention, CallbackAttempt, Heartbeat, now
+from models import CallbackAttempt, Heartbeat, now
 from shop import gateway, security
 from shop.config import Settings, current_settings, settings
-from shop.db import db, engine, sqlite_library, write
+from shop.db import db, engine, sqlite_file, sqlite_library
 from shop.mail import mail_server
 from shop.ops import health
-from shop.states import AttentionKind
+from shop.ops.probe import Answer, ask, file_system, is_local
 
-TIMEOUT = (2.0, 4.0)  # seconds to connect, and to wait for an answer
 SMTP_TIMEOUT = 6.0  # seconds for each step
 CLOCK_TOLERANCE = 60  # seconds
 THROW_AWAY = frozenset({"tmpfs", "ramfs", "devtmpfs", "rootfs", "overlay", "aufs"})
@@ -46,25 +43,16 @@ THROW_AWAY = frozenset({"tmpfs", "ramfs", "devtmpfs", "rootfs", "overlay", "aufs
 
 @dataclass(frozen=True)
 class Finding:
-    """What a check found. A warning or failure says how to mend it."""
+    """The result of a check. A warning or failure says how to fix it."""
 
     level: Literal["ok", "note", "skip", "warn", "FAIL"]
     text: str
-    mend: str = ""
-
-
-@dataclass(frozen=True)
-class Answer:
-    """The beginning of an HTTP answer. Status 0: there was none, and `text` says why."""
-
-    status: int
-    text: str
-    headers: Mapping[str, str] = field(default_factory=dict)
+    fix: str = ""
 
 
 @dataclass(frozen=True)
 class Case:
-    """What the checks look at: settings, what the gateway's server answers, and whether a real invoice is wanted."""
+    """What the checks look at: settings, the response of the gateway's server, whether to create a real invoice."""
 
     settings: Settings
     gateway: Answer
@@ -72,29 +60,29 @@ class Case:
 
     @property
     def is_sandbox(self) -> bool:
-        """Whether the gateway is the sandbox. It says so itself, which is believed in this network alone."""
+        """Whether the gateway is the sandbox. It says so itself, and only counts in this network."""
         says_so = self.gateway.status == 200 and self.gateway.text.startswith("sandbox")
         return says_so and is_local(self.settings.amwal_project_url)
 
     def quote(self, said: object, *more_secrets: str) -> str:
-        """What another program said, short and printable; nothing of it if it repeats a secret."""
+        """Return another program's message, short and printable, or nothing of it if it repeats a secret."""
         text = str(said)
         if security.repeats_a_secret(self.settings, text, *more_secrets):
             return security.NOT_SHOWN
         return re.sub(r"[^ -~]", "?", text.strip().partition("\n")[0])[:160]
 
 
-# --- The shop's own house --------------------------------------------------------------------------------------------
+# --- Local checks ----------------------------------------------------------------------------------------------------
 
 
 def check_settings(case: Case) -> Iterator[Finding]:
-    """What is malformed or missing has stopped the start; this is about what a shop can start with, but not sell."""
+    """Settings with which a shop starts, but shouldn't sell. (Missing and malformed ones stop the start.)"""
     yield Finding("ok", "all are read, and none is missing or misspelt")
     if find_spec("dotenv"):
         text = "python-dotenv is installed: with it, Flask reads any .env from the working directory up"
         yield Finding("warn", text, "uninstall it; the shop reads its .env by itself")
     if not case.settings.merchant_email:
-        text = "MERCHANT_EMAIL is empty: nobody is told when a payment needs a person"
+        text = "MERCHANT_EMAIL is empty: nobody is told when a payment needs a decision"
         yield Finding("warn", text, "set it to your e-mail address")
     if not case.settings.shop_contact:
         text = "SHOP_CONTACT is empty: customers cannot reach you"
@@ -107,12 +95,12 @@ def check_settings(case: Case) -> Iterator[Finding]:
     if case.settings.demo and (case.is_sandbox or could_be_sandbox):
         yield Finding("warn", "DEMO is on, for demonstrations only", "set DEMO=off before you sell anything")
     elif case.settings.demo:
-        mend = "set DEMO=off, or AMWAL_PROJECT_URL to the sandbox's"
-        yield Finding("FAIL", "DEMO is on, but the gateway is not the sandbox", mend)
+        fix = "set DEMO=off, or AMWAL_PROJECT_URL to the sandbox's"
+        yield Finding("FAIL", "DEMO is on, but the gateway is not the sandbox", fix)
 
 
 def check_database(case: Case) -> Iterator[Finding]:
-    """Whether it answers and can be written to: the writing engine takes the lock and lets go of it."""
+    """Whether it answers and can be written to: the writing engine takes and releases the lock."""
     file = sqlite_file()
     try:
         if file and not file.exists():  # connecting would leave an empty file behind
@@ -121,26 +109,26 @@ def check_database(case: Case) -> Iterator[Finding]:
             said = connection.exec_driver_sql("PRAGMA journal_mode" if file else "SHOW server_version").scalar_one()
     except (SQLAlchemyError, OSError) as error:
         server = "check user, password, host and port in DATABASE_URL, and that the server runs"
-        mend = "run flask --app app db upgrade if the shop is new; else correct DATABASE_URL, or who may write there"
-        yield Finding("FAIL", f"no answer ({case.quote(error)})", mend if file else server)
+        fix = "run flask --app app db upgrade if the shop is new; else correct DATABASE_URL, or who may write there"
+        yield Finding("FAIL", f"no answer ({case.quote(error)})", fix if file else server)
         return
     version = f"SQLite {sqlite_library().sqlite_version}" if file else f"PostgreSQL {said}"
     if file and said != "wal":
-        mend = "use pysqlite3 or a Python with SQLite 3.51.3 or newer, and a local disk; or PostgreSQL"
-        yield Finding("warn", f"{version} with {said} journal: readers and the writer block each other", mend)
+        fix = "use pysqlite3 or a Python with SQLite 3.51.3 or newer, and a local disk; or PostgreSQL"
+        yield Finding("warn", f"{version} with {said} journal: readers and the writer block each other", fix)
     else:
-        yield Finding("ok", version + (" with write-ahead log: readers and the writer go side by side" if file else ""))
+        yield Finding("ok", version + (" with write-ahead log: readers don't block the writer" if file else ""))
 
 
 def check_disk(case: Case) -> Iterator[Finding]:
-    """Whether orders outlive a restart and the next deploy, as far as this can be seen."""
+    """Whether orders survive a restart and the next deploy, as far as this can be seen."""
     file, mounts = sqlite_file(), Path("/proc/mounts")
     kind = file_system(file.resolve(), mounts.read_text(errors="replace")) if file and mounts.exists() else ""
-    mend = "set DATABASE_URL to a file on a lasting disk, or to PostgreSQL"
+    fix = "set DATABASE_URL to a file on a lasting disk, or to PostgreSQL"
     if not case.settings.database_url_given:
-        yield Finding("warn", "orders are kept in instance/, which some hosts throw away at each deploy", mend)
+        yield Finding("warn", "orders are kept in instance/, which some hosts throw away at each deploy", fix)
     if kind in THROW_AWAY:
-        yield Finding("warn", f"{file} lies on {kind}, which is thrown away at a restart or deploy", mend)
+        yield Finding("warn", f"{file} lies on {kind}, which is thrown away at a restart or deploy", fix)
     elif kind:
         yield Finding("ok", f"the database lies on {kind}")
     else:
@@ -149,7 +137,7 @@ def check_disk(case: Case) -> Iterator[Finding]:
 
 
 def check_migrations(_case: Case) -> Iterator[Finding]:
-    """Whether the tables are those that the program expects."""
+    """Whether the database has the revision that this version expects."""
     with db.engine.connect() as connection:
         current = MigrationContext.configure(connection).get_current_revision()
     newest = health.newest_revision()
@@ -161,47 +149,47 @@ def check_migrations(_case: Case) -> Iterator[Finding]:
 
 
 def check_worker(_case: Case) -> Iterator[Finding]:
-    """Whether somebody sends the e-mails and ends the reservations."""
+    """Whether a worker is running: it sends the e-mails and ends reservations."""
     beat = db.session.scalar(select(Heartbeat.at).filter_by(name="worker"))
     if beat and beat >= now() - health.WORKER_TIMEOUT:
         yield Finding("ok", "it runs")
     else:
         text = f"it was last alive on {beat:%Y-%m-%d at %H:%M:%S} UTC" if beat else "it has never run"
-        yield Finding("FAIL", text, "start flask --app app serve, which brings one, or flask --app app worker")
+        yield Finding("FAIL", text, "start flask --app app serve, which starts one, or flask --app app worker")
 
 
 def check_mail(case: Case) -> Iterator[Finding]:
-    """Whether mails can be handed over. None is sent."""
+    """Whether mails can be sent. None is."""
     target = str(case.settings.mail_url)
     by_smtp = target.startswith(("smtp://", "smtps://"))
-    mend = "check host and port in MAIL_URL" if by_smtp else "let MAIL_URL name a folder that can be written to"
+    fix = "check host and port in MAIL_URL" if by_smtp else "let MAIL_URL name a folder that can be written to"
     try:
         if by_smtp:
             with mail_server(urlsplit(target), SMTP_TIMEOUT) as server:
                 server.noop()
-        else:  # the folder, or the nearest above it, in which it would be made
+        else:  # the folder, or the nearest existing one above it
             folder = Path(target).absolute()
             tempfile.TemporaryFile(dir=next(path for path in (folder, *folder.parents) if path.exists())).close()
     except smtplib.SMTPAuthenticationError as error:
-        mend = "correct user and password in MAIL_URL (with %40 for an @ in them, for example)"
-        yield Finding("FAIL", f"the login is refused ({case.quote(error)})", mend)
+        fix = "correct user and password in MAIL_URL (with %40 for an @ in them, for example)"
+        yield Finding("FAIL", f"the login is refused ({case.quote(error)})", fix)
     except (OSError, smtplib.SMTPException, ValueError) as error:
-        yield Finding("FAIL", f"mails cannot be handed over ({case.quote(error)})", mend)
+        yield Finding("FAIL", f"mails can't be sent ({case.quote(error)})", fix)
     else:
         if by_smtp or case.settings.demo:
             yield Finding("ok", "the mail server takes mails" if by_smtp else f"mails are put into {target}")
         else:
-            mend = "set MAIL_URL to smtp://user:password@host"
-            yield Finding("warn", "customers get no mail: it is put into a folder", mend)
+            fix = "set MAIL_URL to smtp://user:password@host"
+            yield Finding("warn", "customers get no mail: it is put into a folder", fix)
 
 
 def check_pages(_case: Case) -> Iterator[Finding]:
-    """Whether the pages that a shop must write for itself still carry the sample's notice."""
+    """Whether the pages that a merchant must write still carry the sample's notice."""
     files = sorted(Path(current_app.root_path, "templates", "pages").glob("*.html"))
     samples = [file.name for file in files if re.search(r"sample_text\s*\(", file.read_text(encoding="utf-8"))]
     for name in samples:
-        mend = f"write your own into templates/pages/{name}, and take {{{{ sample_text() }}}} out"
-        yield Finding("warn", f"{name.removesuffix('.html')} is still the sample's text", mend)
+        fix = f"write your own into templates/pages/{name}, and take {{{{ sample_text() }}}} out"
+        yield Finding("warn", f"{name.removesuffix('.html')} is still the sample's text", fix)
     if not samples:
         yield Finding("ok", "none is the sample's any more")
 
@@ -210,19 +198,19 @@ def check_pages(_case: Case) -> Iterator[Finding]:
 
 
 def check_gateway(case: Case) -> Iterator[Finding]:
-    """Whether its server answers, whatever it says."""
+    """Whether its server responds, with whatever."""
     server = urljoin(case.settings.amwal_project_url, "/")
     if case.gateway.status:
         yield Finding("ok", f"{server} answers" + (" and is the sandbox" if case.is_sandbox else ""))
     else:
-        mend = "check AMWAL_PROJECT_URL and this machine's network; the sandbox comes with make demo"
-        yield Finding("FAIL", f"{server} gives no answer ({case.gateway.text})", mend)
+        fix = "check AMWAL_PROJECT_URL and this machine's network; the sandbox comes with make demo"
+        yield Finding("FAIL", f"{server} gives no answer ({case.gateway.text})", fix)
 
 
 def check_clock(case: Case) -> Iterator[Finding]:
     """Compare this machine's clock with the gateway's."""
     try:
-        theirs = parsedate_to_datetime(case.gateway.headers.get("Date", "")).replace(tzinfo=UTC)  # HTTP knows only GMT
+        theirs = parsedate_to_datetime(case.gateway.headers.get("Date", "")).replace(tzinfo=UTC)  # HTTP times are GMT
     except ValueError:
         yield Finding("skip", "not checked: the gateway's answer carries no date")
         return
@@ -234,8 +222,8 @@ def check_clock(case: Case) -> Iterator[Finding]:
         yield Finding("warn", text, "let the system set it, on Linux by timedatectl set-ntp true")
 
 
-MENDS: dict[type[amwal.AmwalError], str] = {
-    amwal.Unavailable: "try again later, and ask the gateway's people if it stays so",
+FIXES: dict[type[amwal.AmwalError], str] = {
+    amwal.Unavailable: "try again later, and ask the gateway's support if it stays so",
     amwal.KeyRejected: "copy the API key from the project's settings page into AMWAL_API_KEY",
     amwal.Refused: "copy AMWAL_PROJECT_URL and AMWAL_API_KEY from the project's settings page once more",
     amwal.BadReply: "compare the reply with docs/protocol.md; AMWAL_PAYMENT_ORIGINS names where payment pages may be",
@@ -243,7 +231,7 @@ MENDS: dict[type[amwal.AmwalError], str] = {
 
 
 def check_api_key(case: Case) -> Iterator[Finding]:
-    """Create an invoice: only that shows whether the key is accepted, and what replies look like."""
+    """Create an invoice: only that shows whether the key is accepted, and what a reply looks like."""
     if not case.is_sandbox and not case.create_test_invoice:
         yield Finding("skip", "not tried: --create-test-invoice does, by creating a real invoice")
         return
@@ -258,7 +246,7 @@ def check_api_key(case: Case) -> Iterator[Finding]:
         reply = client.put_invoice(amount=Decimal(1), **words, success_url=here, cancel_url=here)
         invoice = amwal.parse_invoice(reply, case.settings.amwal_payment_origins)
     except amwal.AmwalError as error:
-        yield Finding("FAIL", case.quote(error), MENDS[type(error)])
+        yield Finding("FAIL", case.quote(error), FIXES[type(error)])
     else:
         log_success(started)
         yield Finding("ok", f"accepted: invoice {case.quote(invoice.id, invoice.secret)} was created")
@@ -266,7 +254,7 @@ def check_api_key(case: Case) -> Iterator[Finding]:
 
 
 def log_success(started: datetime) -> None:
-    """Put it into the log of our requests, which opens a checkout that was closed. The database may be missing."""
+    """Log the call, which reopens a closed checkout. The database may be missing."""
     file, milliseconds = sqlite_file(), round((now() - started).total_seconds() * 1000)
     with suppress(SQLAlchemyError):
         if not file or file.exists():
@@ -281,130 +269,68 @@ DOCUMENTED = {
     "data.secret": ("a UUID, which is not shown", r'"[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}"'),
     "data.status": ("1", r"1"),
 }
-"""The fields of a reply (protocol: Create an invoice): in words, and as a pattern of their JSON."""
+"""The fields of a reply (protocol: Create an invoice): in words, and as a pattern for their JSON."""
 
 
 def compare(case: Case, reply: bytes) -> Iterator[Finding]:
-    """Set a reply against the protocol, field by field. Values are not shown: one of them is the secret."""
+    """Compare a reply with the protocol, field by field. Values aren't shown: one of them is the secret."""
     try:
         message = json.loads(reply)
         found = {name: value for name, value in message.items() if name != "data"}
         found |= {f"data.{name}": value for name, value in message["data"].items()}
-    except (ValueError, RecursionError, AttributeError, KeyError):  # no such object, which `amwal` has said
+    except (ValueError, RecursionError, AttributeError, KeyError):  # `amwal` has said so already
         return
-    mend = "tell the makers of this shop, so that amwal.py and docs/protocol.md can follow"
+    fix = "report it to the project, so that amwal.py and docs/protocol.md can follow"
     for name, (words, pattern) in DOCUMENTED.items():
         fits = name in found and re.fullmatch(pattern, json.dumps(found[name]))
         state = "as documented" if fits else "other than documented" if name in found else "missing"
         text = f"the reply's {name}: {state} ({words})"
-        yield Finding("ok", text) if fits else Finding("warn", text, mend)
+        yield Finding("ok", text) if fits else Finding("warn", text, fix)
     for name in sorted(found.keys() - DOCUMENTED.keys()):
         shown = case.quote(name, str(found.get("data.secret")))
         yield Finding("note", f"the reply's {shown}: not documented")
 
 
-# --- How the gateway sees the shop -----------------------------------------------------------------------------------
+# --- The shop as the gateway reaches it ------------------------------------------------------------------------------
 
 
 def check_public_url(case: Case) -> Iterator[Finding]:
-    """Whether a shop answers there, at once. That it is this one, only the callback shows."""
+    """Whether a shop responds there without a redirect. Whether it is this one, the callback shows."""
     url = case.settings.public_url
     if is_local(url) and not is_local(case.settings.amwal_project_url):
-        mend = "set it to an address in the internet; while you try things out, a tunnel gives one"
-        yield Finding("FAIL", f"the gateway cannot reach {url}, which is in this network alone", mend)
+        fix = "set it to a public address; while you try things out, a tunnel provides one"
+        yield Finding("FAIL", f"the gateway cannot reach {url}, which is in this network alone", fix)
         return
     answer = ask("GET", f"{url}/healthz")
     if answer.status == 200 and answer.text.strip() == "ok":
         yield Finding("ok", f"a shop answers at {url}, as seen from this machine")
     elif not answer.status:
-        mend = "start the shop, see that tunnel or reverse proxy lead to it, or correct PUBLIC_URL"
-        yield Finding("FAIL", f"{url} gives no answer ({answer.text})", mend)
+        fix = "start the shop, check that tunnel or reverse proxy lead to it, or correct PUBLIC_URL"
+        yield Finding("FAIL", f"{url} gives no answer ({answer.text})", fix)
     elif 300 <= answer.status < 400:
         text = f"{url} redirects to {case.quote(answer.headers.get('Location', 'nowhere'))}"
         yield Finding("FAIL", text, "set PUBLIC_URL to the address that answers itself: with https or www, or without")
     else:
-        mend = "see that name, port, tunnel and reverse proxy lead to the shop, or correct PUBLIC_URL"
-        yield Finding("FAIL", f"something else answers at {url} (HTTP {answer.status})", mend)
+        fix = "check that name, port, tunnel and reverse proxy lead to the shop, or correct PUBLIC_URL"
+        yield Finding("FAIL", f"something else answers at {url} (HTTP {answer.status})", fix)
 
 
 def check_callback(case: Case) -> Iterator[Finding]:
-    """Whether a callback gets through to this shop: one with a secret of nobody's is refused, and in the inbox."""
+    """Whether a callback reaches this shop. One without a secret is refused and recorded, and flags nothing."""
     url, mark = f"{case.settings.public_url}{security.CALLBACK}", f"doctor-{uuid4().hex[:12]}"
-    before = db.session.scalar(QUEUED)
-    answer = ask("POST", url, {"invoiceId": mark, "paymentSessionId": mark, "secret": str(uuid4())})
-    arrived = db.session.scalar(select(CallbackAttempt.id).filter_by(gateway_id=mark)) is not None
-    if arrived:
-        take_back(before)
-    if answer.status == 404 and arrived:
+    answer = ask("POST", url, {"doctor": mark})
+    arrived = db.session.scalar(select(CallbackAttempt.id).where(CallbackAttempt.body.contains(mark))) is not None
+    if answer.status == 400 and arrived:
         yield Finding("ok", f"{url} leads here; your project's settings at the gateway must name it")
     elif answer.status == 429 and "too_many" in answer.text:
-        yield Finding("warn", f"{url} is being flooded with wrong secrets", "try again later; payments still get in")
-    elif answer.status == 404 and "unknown_secret" in answer.text:
-        mend = "give the shop and this command the same PUBLIC_URL and DATABASE_URL"
-        yield Finding("FAIL", f"{url} leads to another shop, or one with another database", mend)
+        yield Finding("warn", f"{url} is flooded with invalid callbacks", "try again later; payments still get in")
+    elif answer.status == 400 and "malformed" in answer.text:
+        fix = "give the shop and this command the same PUBLIC_URL and DATABASE_URL"
+        yield Finding("FAIL", f"{url} leads to another shop, or one with another database", fix)
     else:
         text = f"HTTP {answer.status}, without the shop's refusal" if answer.status else answer.text
-        mend = f"let proxies pass on POST {security.CALLBACK} as it is, with its Host, and look into the shop's log"
-        yield Finding("FAIL", f"{url} does not lead to the shop's callback ({text})", mend)
-
-
-QUEUED = select(Attention).filter_by(kind=AttentionKind.UNKNOWN_SECRET, subject="callback", closed_at=None)
-"""The open item of the merchant's queue that such callbacks are counted in."""
-
-
-def take_back(before: Attention | None) -> None:
-    """Take our callback out of the merchant's queue again. What others have sent meanwhile stays counted."""
-    with write() as session:
-        item = session.scalar(QUEUED.with_for_update())
-        if item is None or (item.count == 1 and item.mailed_at):  # closed, or on its way to the merchant: let it be
-            return
-        item.count -= 1
-        if not item.count:
-            session.delete(item)
-        elif before and (item.id, item.count) == (before.id, before.count):
-            item.detail, item.last_at = before.detail, before.last_at
-
-
-# --- Tools -----------------------------------------------------------------------------------------------------------
-
-
-def ask(method: str, url: str, message: object = None) -> Answer:
-    """Send an HTTP request as the gateway would: no proxy of the environment, no redirect followed."""
-    options: dict[str, Any] = {"json": message, "timeout": TIMEOUT, "allow_redirects": False, "stream": True}
-    with requests.Session() as session:
-        session.trust_env = False
-        try:
-            response = session.request(method, url, **options)
-            start = next(response.iter_content(1000), b"")
-        except requests.exceptions.SSLError:
-            return Answer(0, "its certificate is not accepted")
-        except (requests.RequestException, OSError, ValueError) as error:
-            return Answer(0, type(error).__name__)
-    return Answer(response.status_code, start.decode("utf-8", "replace"), response.headers)
-
-
-def is_local(url: str) -> bool:
-    """Whether an address is in this machine or network, as its host says."""
-    host = urlsplit(url).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_private  # which loopback is, too
-    except ValueError:
-        return host == "localhost"
-
-
-def sqlite_file() -> Path | None:
-    """The database's file; None for PostgreSQL."""
-    url = engine().url
-    return Path((url.database or "").removeprefix("file:")) if url.get_backend_name() == "sqlite" else None
-
-
-def file_system(path: Path, mounts: str) -> str:
-    """The kind of file system that a path lies on, by the text of `/proc/mounts`; empty if none is found."""
-    kinds = {}
-    for line in mounts.splitlines():  # of two mounts at one place, the later hides the other
-        _, place, kind, *_ = line.split(" ")
-        kinds[Path(re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), place))] = kind
-    return next((kinds[place] for place in (path, *path.parents) if place in kinds), "")
+        fix = f"let proxies pass POST {security.CALLBACK} unchanged, with its Host, and read the shop's log"
+        yield Finding("FAIL", f"{url} does not lead to the shop's callback ({text})", fix)
 
 
 # --- All of them -----------------------------------------------------------------------------------------------------
@@ -423,13 +349,14 @@ CHECKS: dict[str, tuple[Callable[[Case], Iterator[Finding]], set[str]]] = {
     "mail": (check_mail, set()),
     "pages": (check_pages, set()),
 }
-"""Every check, and which others must have gone well before it makes sense."""
+"""The checks by subject, each with the subjects that must not have failed before."""
 
 
 def examine(create_test_invoice: bool) -> Iterator[tuple[str, Finding]]:
-    """Make all checks, and give each finding with its subject as soon as it is there.
+    """Run all checks, and yield each finding with its subject at once.
 
-    `create_test_invoice`: create an invoice even where the gateway is not the sandbox.
+    Args:
+        create_test_invoice: create an invoice even if the gateway isn't the sandbox.
     """
     project = settings.amwal_project_url
     gateway = ask("GET", urljoin(project, "/healthz" if is_local(project) else "/"))
@@ -437,14 +364,14 @@ def examine(create_test_invoice: bool) -> Iterator[tuple[str, Finding]]:
     for subject, (check, needed) in CHECKS.items():
         if lacking := sorted(needed & failed):
             failed.add(subject)
-            yield subject, Finding("skip", f"not checked: mend {lacking[0]} first")
+            yield subject, Finding("skip", f"not checked: fix {lacking[0]} first")
             continue
         try:
             for finding in check(case):
                 if finding.level == "FAIL":
                     failed.add(subject)
                 yield subject, finding
-        except Exception as error:  # a fault of one check must not hide what the others find
+        except Exception as error:  # an error in one check must not hide the findings of the others
             failed.add(subject)
             text = f"could not be checked ({type(error).__name__}: {case.quote(error)})"
-            yield subject, Finding("FAIL", text, "mend what else failed; if nothing did, report this line")
+            yield subject, Finding("FAIL", text, "fix what else failed; if nothing did, report this line")
