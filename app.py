@@ -1,4 +1,4 @@
-"""The shop. `create_app()` reads like a contents page: start here, then follow the money in shop/views/checkout.py."""
+"""The shop. `create_app()` reads like a contents page: start here, then follow the payment flow (README.md)."""
 
 import hashlib
 from collections.abc import Mapping
@@ -59,44 +59,44 @@ def create_app(given: Mapping[str, str] | None = None) -> Flask:
 
 
 def init_cookies(app: Flask) -> None:
-    """Cookie names carry app and port: browsers keep cookies by host, and two shops on one host must not mix."""
+    """Name cookies by app and port: browsers share cookies between ports, and two shops on one host must not mix."""
     public = urlsplit(settings.public_url)
     secure = public.scheme == "https"
-    # With __Host- browsers take the cookie from this very host alone: a neighbour on a subdomain cannot set it.
+    # With __Host-, browsers accept the cookie from this host alone: a sibling subdomain can't set it.
     name = f"{'__Host-' if secure else ''}dukkan_{public.port or public.scheme}"
     app.session_interface.digest_method = hashlib.sha256  # type: ignore[attr-defined]  # Flask's own choice is SHA-1
     app.config.update(
         SESSION_COOKIE_NAME=name,
         SESSION_COOKIE_SECURE=secure,
         SESSION_COOKIE_HTTPONLY=True,
-        SESSION_COOKIE_SAMESITE="Lax",  # not Strict: whoever comes back from the payment page still has the basket
+        SESSION_COOKIE_SAMESITE="Lax",  # not Strict: a buyer who returns from the payment page still has the basket
         PERMANENT_SESSION_LIFETIME=timedelta(days=30),
         LANGUAGE_COOKIE=f"{name}_language",
-        WTF_CSRF_SSL_STRICT=False,  # some browsers send no Referer; the token is enough
+        WTF_CSRF_SSL_STRICT=False,  # some browsers send no Referer; the token suffices
         WTF_CSRF_TIME_LIMIT=None,  # as long as the session: a basket may wait for days
         MAX_CONTENT_LENGTH=64 * 1024,  # bytes; the largest form has some 2 KB
     )
 
 
 def init_gateway(app: Flask) -> None:
-    """The one client of this process."""
+    """Create the one client of this process."""
     client = amwal.Client(settings.amwal_project_url, settings.amwal_api_key, settings.amwal_payment_origins)
     app.extensions["amwal"] = Gateway(client)
 
 
 def init_templates(app: Flask) -> None:
-    """An undefined variable is a mistake, not an empty string."""
+    """Make an undefined variable an error, not an empty string."""
     app.jinja_env.undefined = StrictUndefined
     app.jinja_env.trim_blocks = True
     app.jinja_env.lstrip_blocks = True
 
 
 def init_static(app: Flask) -> None:
-    """WhiteNoise serves `static/` before Flask is asked, to be kept for a day: a changed file has another address."""
-    every_answers = security.headers()
+    """Serve `static/` by WhiteNoise, in front of Flask, to be cached for a day: a changed file has another address."""
+    security_headers = security.headers()
 
     def add_headers(headers: Headers, _path: str, _url: str) -> None:
-        for name, value in every_answers.items():
+        for name, value in security_headers.items():
             headers[name] = value
 
     app.wsgi_app = WhiteNoise(  # type: ignore[method-assign]

@@ -1,7 +1,7 @@
-"""What is stored: tables and constraints. The order's states stand in shop/states.py.
+"""What is stored: tables and constraints. The order's states are in shop/states.py.
 
-Money is in integer minor units (cents) of the shop's one currency, times are aware UTC, texts that a shopper reads
-are JSON objects by language (`{"en": "Dates", "ar": "تمر"}`). Nothing that has to do with money is ever deleted.
+Money is in integer minor units (cents) of the shop's one currency, times are aware UTC, texts for shoppers are JSON
+objects by language (`{"en": "Dates", "ar": "تمر"}`). Nothing that concerns money is ever deleted.
 """
 
 import hashlib
@@ -45,28 +45,28 @@ LocalizedText = dict[str, str]
 
 
 def localized(texts: LocalizedText) -> str:
-    """A text in the reader's language, else in any that there is."""
+    """Return a text in the reader's language, or in any other if there is none."""
     locale = str(get_locale())
     return texts.get(locale) or texts.get(locale.partition("_")[0]) or next(iter(texts.values()), "")
 
 
 def now() -> datetime:
-    """The time, aware, in UTC."""
+    """Return the current time, aware, in UTC."""
     return datetime.now(UTC)
 
 
 def new_token() -> str:
-    """An unguessable name for a URL: 160 random bits."""
+    """Return an unguessable token for a URL: 160 random bits."""
     return secrets.token_urlsafe(20)
 
 
 def digest(secret: str) -> str:
-    """SHA-256 of a gateway secret, in hex. See `Invoice.secret_digest` for why there is no salt."""
+    """Return the SHA-256 of a gateway secret, in hex. `Invoice.secret_digest` says why there is no salt."""
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
 def enum_column(enum: type[StrEnum]) -> Enum:
-    """A text column for an enum that is complete, with a CHECK that names its values. Others are an `OpenEnum`."""
+    """Return a text column for a closed enum, with a CHECK of its values. Enums that grow are an `OpenEnum`."""
     return Enum(
         enum,
         name=enum.__name__.lower(),
@@ -81,7 +81,7 @@ def enum_column(enum: type[StrEnum]) -> Enum:
 
 
 class Shop(Base):
-    """What the shop knows of itself: the one row with id 1, made by the first migration."""
+    """The state of the shop itself: one row, made by the first migration."""
 
     __tablename__ = "shop"
     __table_args__ = (CheckConstraint("id = 1", name="one_row"),)
@@ -91,22 +91,22 @@ class Shop(Base):
     """The currency of all stored amounts, and its decimals; NULL until the first price is stored."""
     exponent: Mapped[int | None]
     closed_since: Mapped[datetime | None] = mapped_column(UTCDateTime)
-    """Since when the merchant takes no orders, and the sentence that customers read."""
+    """Since when the merchant has closed the checkout, and the sentence for customers."""
     closed_why: Mapped[str] = mapped_column(String(500), default="", server_default="")
     restored_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
-    """When a backup was restored, and when the payments since were compared with the gateway's account."""
+    """When a backup was restored, and when the payments since then were compared with the gateway's account."""
     compared_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
     next_order_id: Mapped[int] = mapped_column(default=1, server_default="1")
-    """Ids are given out here, not by the database: after a restore it would give some a second time."""
+    """Order ids are assigned from here: after a restore, the database would assign some a second time."""
     catalogue_version: Mapped[int] = mapped_column(default=0, server_default="0")
-    """Counts the changes of what the catalogue shows."""
+    """Counts changes of what the catalogue shows."""
 
 
 # --- The catalogue ---------------------------------------------------------------------------------------------------
 
 
 class Category(Base):
-    """A shelf of the shop."""
+    """A category of products."""
 
     __tablename__ = "category"
 
@@ -117,13 +117,13 @@ class Category(Base):
 
 
 class Product(Base):
-    """Something to buy. `stock` is always the sum of its `StockMovement`s; a sold-out product stays in the list."""
+    """A product. `stock` is always the sum of its `StockMovement`s; a sold-out product stays in the list."""
 
     __tablename__ = "product"
     __table_args__ = (
         CheckConstraint("price > 0", name="price_positive"),
         CheckConstraint("stock >= 0", name="stock_not_negative"),
-        # One index for each order of the list, ended by the id that makes its pages continue exactly.
+        # One index for each order of the list, with the id at its end for exact keyset pages.
         Index("ix_product_featured", "active", "position", "id"),
         Index("ix_product_newest", "active", "id"),
         Index("ix_product_price", "active", "price", "id"),
@@ -147,7 +147,7 @@ class Product(Base):
     active: Mapped[bool] = mapped_column(default=True)
     created_at: Mapped[datetime] = mapped_column(UTCDateTime, default=now)
     search: Mapped[str] = mapped_column(default="")
-    """Name, subtitle and description in every language, folded by `shop.catalogue.fold` for searching."""
+    """Name, subtitle and description in all languages, folded by `shop.text.fold` for searching."""
 
     category: Mapped[Category] = relationship()
 
@@ -175,7 +175,7 @@ class StockMovement(Base):
 
     __tablename__ = "stock_movement"
     __table_args__ = (
-        # The guard against taking or returning the same reservation twice, whatever the code above it does.
+        # No reservation is taken or returned twice, whatever the code does.
         UniqueConstraint("order_id", "reservation", "product_id", "reason"),
         CheckConstraint("quantity <> 0", name="moves_something"),
         CheckConstraint("(order_id IS NULL) = (reservation IS NULL)", name="reservation_of_an_order"),
@@ -187,9 +187,9 @@ class StockMovement(Base):
     reservation: Mapped[int | None]
     reason: Mapped[StockReason] = mapped_column(OpenEnum(StockReason))
     quantity: Mapped[int]
-    """Signed units: what is reserved counts negative, what comes in or back positive."""
+    """Signed units: negative when reserved, positive when received or returned."""
     staff_id: Mapped[int | None] = mapped_column(ForeignKey("staff.id"))
-    """Who corrected the stock, and why."""
+    """Who corrected the stock; `note` says why."""
     note: Mapped[str] = mapped_column(String(300), default="")
     at: Mapped[datetime] = mapped_column(UTCDateTime, default=now)
 
@@ -206,14 +206,14 @@ class DeliveryMethod(Base):
     description: Mapped[LocalizedText] = mapped_column(JSON)
     price: Mapped[int] = mapped_column(BigInteger)
     free_from: Mapped[int | None] = mapped_column(BigInteger)
-    """Goods worth this much (minor units) are delivered free of charge."""
+    """Free of charge for goods worth this much or more (minor units)."""
     is_collection: Mapped[bool] = mapped_column(default=False)
     """Whether the customer collects the goods at the shop."""
     position: Mapped[int] = mapped_column(default=0)
     active: Mapped[bool] = mapped_column(default=True)
 
     def charge(self, goods: int) -> int:
-        """What this delivery costs for goods of that value, both in minor units."""
+        """Return the charge for goods of this value, both in minor units."""
         return 0 if self.free_from is not None and goods >= self.free_from else self.price
 
 
@@ -221,10 +221,10 @@ class DeliveryMethod(Base):
 
 
 class Basket(Base):
-    """What a browser has gathered, found by the token in its signed cookie.
+    """A browser's basket, found by the token in its signed cookie.
 
-    It belongs to its order from the moment that is placed, and opens again if that is cancelled. `version` counts
-    every change, so that a checkout form can tell whether it still shows what is there.
+    It belongs to its order from the moment the order is placed, and reopens if that is cancelled. `version` counts its
+    changes, so that a submitted checkout form can be checked against what it showed.
     """
 
     __tablename__ = "basket"
@@ -233,19 +233,19 @@ class Basket(Base):
     token: Mapped[str] = mapped_column(String(40), unique=True, default=new_token)
     version: Mapped[int] = mapped_column(default=0)
     open: Mapped[bool] = mapped_column(default=True)
-    """Whether it may still be changed: not while it belongs to an order."""
+    """Whether it can be changed: not while it belongs to an order."""
     updated_at: Mapped[datetime] = mapped_column(UTCDateTime, default=now, index=True)
 
     items: Mapped[list["BasketItem"]] = relationship(back_populates="basket", order_by="BasketItem.id")
 
     @property
     def units(self) -> int:
-        """How many pieces are in it."""
+        """The number of units in it."""
         return sum(item.quantity for item in self.items)
 
     @property
     def goods(self) -> int:
-        """Their worth at today's prices, in minor units."""
+        """The value of its products at today's prices, in minor units."""
         return sum(item.amount for item in self.items)
 
 
@@ -278,9 +278,9 @@ class BasketItem(Base):
 
 
 class Order(Base):
-    """What somebody ordered, where it goes, and where it stands.
+    """An order: what was bought, where it goes, its state.
 
-    Contact fields are empty strings, never NULL: an order of a till has none, and a forgotten customer's are cleared.
+    Contact fields are empty strings, never NULL: a till order has none, and erased ones are emptied.
     """
 
     PATH = "/orders/<token>"
@@ -288,7 +288,7 @@ class Order(Base):
 
     __tablename__ = "orders"
     __table_args__ = (
-        # The same basket, in the version that was seen, makes one order, however often the form arrives.
+        # A version of a basket makes one order, however often the form is submitted.
         UniqueConstraint("basket_id", "basket_version"),
         CheckConstraint("total > 0", name="total_positive"),
         CheckConstraint("tax BETWEEN 0 AND total", name="tax_within_total"),
@@ -299,11 +299,11 @@ class Order(Base):
     )
 
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    """Given out by `Shop.next_order_id`."""
+    """Assigned from `Shop.next_order_id`."""
     token: Mapped[str] = mapped_column(String(40), unique=True, default=new_token)
-    """Names the order in URLs, the gateway's return URLs among them. Shows no personal data by itself."""
+    """Identifies the order in URLs, including the gateway's return URLs. Shows no personal data by itself."""
     key: Mapped[str] = mapped_column(String(40), default=new_token)
-    """Opens the whole order to whoever holds it: the link in the customer's e-mails."""
+    """Shows all of the order to whoever holds it: the link in the customer's e-mails has it."""
     state: Mapped[OrderState] = mapped_column(enum_column(OrderState))
     events_count: Mapped[int] = mapped_column(default=0)
     placed_at: Mapped[datetime] = mapped_column(UTCDateTime, default=now, index=True)
@@ -322,14 +322,14 @@ class Order(Base):
     tax_number: Mapped[str] = mapped_column(String(40))
 
     reservation: Mapped[int] = mapped_column(default=1)
-    """Counts up each time the stock is taken anew."""
+    """Counts up each time the stock is reserved again."""
     reserved_until: Mapped[datetime] = mapped_column(UTCDateTime)
     held_since: Mapped[datetime] = mapped_column(UTCDateTime, default=now)
-    """When the present reservation was taken."""
+    """When the current reservation began."""
     returned_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
-    """When the browser first came back by successUrl. It proves nothing, and extends the reservation once."""
+    """When the buyer's browser last came back by successUrl. It proves no payment."""
     invoice_claimed_until: Mapped[datetime | None] = mapped_column(UTCDateTime)
-    """The lease of the request that is asking the gateway for the invoice."""
+    """The lease of the request that is asking the gateway for the invoice, see `payments.INVOICE_LEASE`."""
 
     name: Mapped[str] = mapped_column(String(120), default="")
     name_key: Mapped[str] = mapped_column(String(240), default="", index=True)
@@ -344,11 +344,11 @@ class Order(Base):
     country: Mapped[str] = mapped_column(String(2), default="")
     note: Mapped[str] = mapped_column(String(500), default="")
     network: Mapped[str] = mapped_column(String(64), default="", server_default="")
-    """A keyed digest of the network address that holds the goods, see `shop.limits.network_digest`: to count open
-    orders by, and of no other use. Cleared with the contact fields."""
+    """A keyed digest of the buyer's network (`shop.limits.network_digest`), for the limit on unpaid orders. Erased with
+    the contact fields."""
 
     is_collected: Mapped[bool] = mapped_column(default=False)
-    """Whether the customer collects the goods, instead of having them sent."""
+    """Whether the customer collects the goods at the shop."""
 
     lines: Mapped[list["OrderLine"]] = relationship(back_populates="order", order_by="OrderLine.id")
     basket: Mapped[Basket | None] = relationship()
@@ -364,27 +364,27 @@ class Order(Base):
 
     @property
     def path(self) -> str:
-        """Where its page is."""
+        """The path of its page."""
         return self.PATH.replace("<token>", self.token)
 
     @property
     def number(self) -> str:
-        """What people call the order, e.g. `A-1042`."""
+        """The number that people use, such as `A-1042`."""
         return f"A-{1000 + self.id}"
 
     @property
     def is_payable(self) -> bool:
-        """Whether the payment page may be shown: only while the goods are held."""
+        """Whether the payment page may be shown: only while the stock is reserved."""
         return self.state is OrderState.AWAITING_PAYMENT
 
     @property
     def may_still_be_paid(self) -> bool:
-        """Whether it makes sense to tell its buyer where to pay."""
+        """Whether its buyer can still pay, so that an e-mail may say where."""
         return self.state.holds_stock_unpaid or self.state is OrderState.EXPIRED
 
     @property
     def has_receipt(self) -> bool:
-        """Whether there is something to receipt: not while a person must still decide."""
+        """Whether it has a receipt: not before its review is over."""
         return self.state in (OrderState.PAID, OrderState.REFUNDED)
 
     @property
@@ -394,23 +394,23 @@ class Order(Base):
 
     @property
     def buyer_returned(self) -> bool:
-        """Whether a browser came back by successUrl since the goods were held: its buyer believes to have paid."""
+        """Whether a browser came back by successUrl since the reservation began: the buyer believes they have paid."""
         return self.returned_at is not None and self.returned_at >= self.held_since
 
     @property
     def product_lines(self) -> list["OrderLine"]:
-        """The lines that take stock."""
+        """The lines that use stock."""
         return [line for line in self.lines if line.kind is LineKind.PRODUCT]
 
     @property
     def masked_email(self) -> str:
-        """Enough to recognise one's own address by: `s•••@example.com`."""
+        """The address shortened to `s•••@example.com`: enough to recognise one's own."""
         name, at, host = self.email.partition("@")
         return f"{name[:1]}•••{at}{host}" if at else ""
 
 
 class OrderLine(Base):
-    """What an order charges for, with name and price as they were when it was placed."""
+    """A line of an order, with name and price as they were when it was placed."""
 
     __tablename__ = "order_line"
     __table_args__ = (
@@ -436,7 +436,7 @@ class OrderLine(Base):
 
 
 class OrderEvent(Base):
-    """The order's history, numbered without gaps and written in the transaction of what it tells."""
+    """An event in an order's history, numbered without gaps, written in the transaction of the change itself."""
 
     __tablename__ = "order_event"
     __table_args__ = (
@@ -459,7 +459,7 @@ class OrderEvent(Base):
 
 
 class Delivery(Base):
-    """The parcel of a paid order: exactly one, made in the transaction that marks the order paid."""
+    """The delivery of a paid order: exactly one, made in the transaction that marks the order paid."""
 
     __tablename__ = "delivery"
     __table_args__ = (Index("ix_delivery_state", "state", "id"),)
@@ -469,7 +469,7 @@ class Delivery(Base):
     state: Mapped[DeliveryState] = mapped_column(enum_column(DeliveryState), default=DeliveryState.PREPARING)
     carrier: Mapped[str] = mapped_column(String(80), default="")
     tracking: Mapped[str] = mapped_column(String(500), default="")
-    """The https address at which the carrier shows where the parcel is."""
+    """The carrier's https address for tracking the parcel."""
     created_at: Mapped[datetime] = mapped_column(UTCDateTime, default=now)
     shipped_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
     delivered_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
@@ -479,7 +479,7 @@ class Delivery(Base):
 
 
 class Invoice(Base):
-    """The gateway's invoice for an order: one at most, and no id or secret ever twice."""
+    """The gateway's invoice for an order: at most one, and no id or secret twice."""
 
     __tablename__ = "invoice"
     __table_args__ = (CheckConstraint("amount > 0", name="amount_positive"),)
@@ -488,12 +488,12 @@ class Invoice(Base):
     order_id: Mapped[int] = mapped_column(ForeignKey("orders.id"), unique=True)
     gateway_id: Mapped[str] = mapped_column(String(200), unique=True)
     secret_digest: Mapped[str] = mapped_column(String(64), unique=True)
-    """SHA-256 of the secret that the gateway's documentation says to save. The secret itself is not needed again:
-    a callback brings it, and its digest finds this row. It has 122 random bits, so no salt is needed against
-    guessing; a leaked backup forges nothing; and an index look-up of a digest leaks no timing."""
+    """SHA-256 of the secret. The gateway's documentation says "save the secret", but the digest is enough: a callback
+    brings the secret, and its digest finds this row. The secret has 122 random bits, so no salt is needed; a leaked
+    backup forges no callback; and the index look-up of a digest leaks no timing."""
     url: Mapped[str] = mapped_column(String(2000))
     qr: Mapped[bytes] = mapped_column(LargeBinary)
-    """A PNG of the payment page's address: the gateway's, or drawn by us where theirs could not be used."""
+    """A QR code (PNG) of the payment page's address: the gateway's own, or drawn by us if that can't be used."""
     amount: Mapped[int] = mapped_column(BigInteger)
     created_at: Mapped[datetime] = mapped_column(UTCDateTime, default=now)
 
@@ -501,7 +501,7 @@ class Invoice(Base):
 
 
 class GatewayCall(Base):
-    """The log of our requests to the gateway, without any secret."""
+    """A call to the gateway, logged without any secret."""
 
     __tablename__ = "gateway_call"
 
@@ -510,12 +510,12 @@ class GatewayCall(Base):
     started_at: Mapped[datetime] = mapped_column(UTCDateTime)
     milliseconds: Mapped[int]
     outcome: Mapped[str] = mapped_column(String(40))
-    """`ok`, the name of the `amwal` error, or `reopened`: a person opened the checkout again."""
+    """`ok`, the name of the `amwal` error, or `reopened` (the checkout, by hand)."""
     detail: Mapped[str] = mapped_column(String(300), default="")
 
 
 class CallbackAttempt(Base):
-    """The inbox: every callback that arrived, what we answered and why. The body is kept redacted and cut."""
+    """A callback in the inbox: what arrived, what we answered and why. Its body is redacted and cut."""
 
     __tablename__ = "callback_attempt"
     __table_args__ = (
@@ -528,7 +528,7 @@ class CallbackAttempt(Base):
     sender: Mapped[str] = mapped_column(String(60))
     outcome: Mapped[CallbackOutcome] = mapped_column(OpenEnum(CallbackOutcome))
     status: Mapped[int]
-    """The HTTP status that we answered with."""
+    """The HTTP status of our response."""
     reason: Mapped[str] = mapped_column(String(300), default="")
     order_id: Mapped[int | None] = mapped_column(ForeignKey("orders.id"), index=True)
     gateway_id: Mapped[str] = mapped_column(String(200), default="")
@@ -539,7 +539,7 @@ class CallbackAttempt(Base):
 
 
 class Staff(Base):
-    """A person who may sign in to the dashboard."""
+    """A member of staff, who may sign in to the dashboard."""
 
     __tablename__ = "staff"
 
@@ -552,7 +552,7 @@ class Staff(Base):
 
 
 class StaffSession(Base):
-    """A signed-in browser of a member of staff. Revoked or idle for too long, it is dead at its next request."""
+    """A signed-in browser of a member of staff. Once revoked or idle for too long, its next request is refused."""
 
     __tablename__ = "staff_session"
 
@@ -566,7 +566,7 @@ class StaffSession(Base):
 
 
 class Payment(Base):
-    """Money received for an order. Final: blockchains undo nothing, so a refund is a row beside it."""
+    """A payment received for an order. It is final, so a refund is a row beside it."""
 
     __tablename__ = "payment"
     __table_args__ = (
@@ -581,7 +581,7 @@ class Payment(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     order_id: Mapped[int] = mapped_column(ForeignKey("orders.id"))
     session_id: Mapped[str] = mapped_column(String(200))
-    """The gateway's paymentSessionId; empty where it sent none."""
+    """The gateway's paymentSessionId; empty if it sent none."""
     amount: Mapped[int] = mapped_column(BigInteger)
     """The invoice's amount: callbacks carry none."""
     source: Mapped[PaymentSource] = mapped_column(enum_column(PaymentSource))
@@ -594,7 +594,7 @@ class Payment(Base):
 
 
 class Refund(Base):
-    """Money that a person sent back by hand, as the gateway has no refund call."""
+    """A refund made by hand, as the gateway has no refund call."""
 
     __tablename__ = "refund"
     __table_args__ = (CheckConstraint("amount > 0", name="amount_positive"),)
@@ -604,16 +604,16 @@ class Refund(Base):
     amount: Mapped[int] = mapped_column(BigInteger)
     staff_id: Mapped[int] = mapped_column(ForeignKey("staff.id"))
     reference: Mapped[str] = mapped_column(String(200), default="")
-    """Of the transfer, in whatever system it was made."""
+    """The reference of the transfer, in the system where it was made."""
     note: Mapped[str] = mapped_column(String(500), default="")
     at: Mapped[datetime] = mapped_column(UTCDateTime, default=now)
 
 
-# --- What people and the worker have to do ---------------------------------------------------------------------------
+# --- Work for the merchant and the worker ----------------------------------------------------------------------------
 
 
 class OrderNote(Base):
-    """What the merchant's people wrote down about an order."""
+    """A note by staff about an order."""
 
     __tablename__ = "order_note"
 
@@ -628,7 +628,7 @@ _OPEN = text("closed_at IS NULL")
 
 
 class Attention(Base):
-    """The *needs attention* queue: one open item for each kind and subject, counted."""
+    """An item of the *needs attention* queue. Per kind and subject at most one is open, and counted up."""
 
     __tablename__ = "attention"
     __table_args__ = (
@@ -647,30 +647,30 @@ class Attention(Base):
     closed_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
     closed_by: Mapped[int | None] = mapped_column(ForeignKey("staff.id"))
     resolution: Mapped[str] = mapped_column(String(500), default="")
-    """What the person who closed it wrote."""
+    """The note with which it was closed."""
 
 
 class OutboxMessage(Base):
-    """Something to do after a commit, stored by that commit: it happens at least once, whatever crashes."""
+    """An effect to be handled after the commit that stores it: it happens at least once, despite crashes."""
 
     __tablename__ = "outbox_message"
     __table_args__ = (Index("ix_outbox_message_due", "done_at", "due_at"),)
 
     id: Mapped[int] = mapped_column(primary_key=True)
     key: Mapped[str] = mapped_column(String(120), unique=True)
-    """Names the effect, e.g. `mail_receipt:17`: queued once, and repeated runs can recognise themselves."""
+    """Identifies the effect, such as `mail_receipt:17`: it is queued once, and handlers can deduplicate by it."""
     kind: Mapped[OutboxKind] = mapped_column(OpenEnum(OutboxKind))
     payload: Mapped[dict[str, Any]] = mapped_column(JSON)
     created_at: Mapped[datetime] = mapped_column(UTCDateTime, default=now)
     due_at: Mapped[datetime] = mapped_column(UTCDateTime, default=now)
-    """Not before this time: back-off after a failure, and the lease of the worker that is at it."""
+    """Not to be handled before: back-off after a failure, or the lease of the worker processing it."""
     attempts: Mapped[int] = mapped_column(default=0)
     done_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
     error: Mapped[str] = mapped_column(String(300), default="")
 
 
 class Heartbeat(Base):
-    """When each background process was last seen alive."""
+    """When a background process, or a periodic chore, last ran."""
 
     __tablename__ = "heartbeat"
 

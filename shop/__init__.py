@@ -1,1 +1,1 @@
-"""The shop's rules. Read docs/architecture.md for the map; the money's way starts in views/checkout.py."""
+"""The shop's rules. Read docs/architecture.md for the map; the payment flow starts in views/checkout.py."""

@@ -1,4 +1,4 @@
-"""What a person must look at: the *needs attention* queue, filled inside the transactions of the rules."""
+"""The *needs attention* queue: what the merchant must decide, flagged inside the transactions of the rules."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from shop.db import upsert
 from shop.states import AttentionKind
 
 
-def flag(  # noqa: PLR0913  (what an item is made of)
+def flag(  # noqa: PLR0913  (the columns of an item)
     session: Session,
     kind: AttentionKind,
     subject: str,
@@ -18,7 +18,16 @@ def flag(  # noqa: PLR0913  (what an item is made of)
     *,
     times: int = 1,
 ) -> None:
-    """Put something before a person: opens an item, or counts one up that is open for the same kind and subject."""
+    """Open an attention item, or count up the open one of the same kind and subject.
+
+    Args:
+        session: of the open `write()`.
+        kind: what happened.
+        subject: what it happened to, such as an order number.
+        detail: a sentence for the merchant; 500 characters are kept.
+        order_id: the order, if there is one.
+        times: how often it happened.
+    """
     at = now()
     row: dict[str, Any] = {"kind": kind, "subject": subject, "detail": detail[:500], "order_id": order_id}
     again = {"count": Attention.count + times, "last_at": at, "detail": detail[:500]}

@@ -1,4 +1,4 @@
-"""E-mails: rendered from `templates/email/`, sent by SMTP or laid down as .eml files, as `MAIL_URL` says."""
+"""E-mails: rendered from `templates/email/`, sent by SMTP or written as .eml files (`MAIL_URL`)."""
 
 import re
 import smtplib
@@ -19,11 +19,11 @@ from shop.config import settings
 
 SMTP_TIMEOUT = 20  # seconds
 ADDRESS = re.compile(r"[A-Za-z0-9.!#$%&'*+/^_`{|}~-]+@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+")
-"""What is taken for an e-mail address. No `=` or `?` before the @: together they could be read as an encoded word."""
+"""An e-mail address. No `=` or `?` before the @: together they could be read as an encoded word."""
 
 
 def order_link(order: Order) -> str:
-    """The address that opens the whole order to whoever holds it. It goes to the customer's mailbox only."""
+    """Return the address that shows all of an order to whoever holds it. Only for the customer's mailbox."""
     return f"{settings.public_url}{order.path}?key={order.key}"
 
 
@@ -31,14 +31,14 @@ def send(message: OutboxMessage, to: str, locale: str, **context: Any) -> None:
     """Render a mail in a language and send it.
 
     Args:
-        message: what calls for it; its kind names the template, whose first line is the subject. A repeated send has
-            the same Message-ID, so that mailboxes can drop it.
+        message: of the outbox; its kind names the template, whose first line is the subject. A repeated send has the
+            same Message-ID, so that mailboxes can deduplicate.
         to: one address.
         locale: language code.
-        context: what the template needs.
+        context: variables of the template.
 
     Raises:
-        OSError, smtplib.SMTPException: it could not be handed over; the outbox tries again.
+        OSError, smtplib.SMTPException: it could not be sent; the outbox retries.
     """
     with force_locale(locale):
         text = current_app.jinja_env.get_template(f"email/{message.kind.value}.txt").render(**context)
@@ -55,12 +55,12 @@ def send(message: OutboxMessage, to: str, locale: str, **context: Any) -> None:
     mail["Content-Language"] = locale
     if settings.mail_url.startswith(("smtp://", "smtps://")):
         with mail_server(urlsplit(settings.mail_url), SMTP_TIMEOUT) as server:
-            # The one address that was meant, whatever a parser could make of the header.
+            # The recipient is given explicitly: a parser could read more than one address in the header.
             server.send_message(mail, to_addrs=[to])
     else:
         folder = Path(settings.mail_url)
         folder.mkdir(parents=True, exist_ok=True)
-        # Named after its message: sent twice, it is still one file.
+        # Named after the message: sent twice, it is still one file.
         (folder / f"{re.sub('[^a-z0-9]', '-', message.key)}.eml").write_bytes(mail.as_bytes())
 
 
@@ -71,10 +71,10 @@ def _sender(host: str) -> str:
 
 @contextmanager
 def mail_server(url: SplitResult, timeout: float) -> Iterator[smtplib.SMTP]:
-    """Connect to a mail server and sign in; `timeout` is in seconds, for each step.
+    """Connect to a mail server and log in; `timeout` is in seconds, for each step.
 
     Raises:
-        OSError, smtplib.SMTPException: there is no connection, or no safe one for the password, or the login failed.
+        OSError, smtplib.SMTPException: no connection, no encrypted one for the password, or the login failed.
     """
     host, context = url.hostname or "localhost", ssl.create_default_context()
     if url.scheme == "smtps":
@@ -82,7 +82,7 @@ def mail_server(url: SplitResult, timeout: float) -> Iterator[smtplib.SMTP]:
     else:
         server = smtplib.SMTP(host, url.port or 25, timeout=timeout)
     with server:
-        server.ehlo()  # until then, the server's extensions are not known
+        server.ehlo()  # tells the server's extensions
         if url.scheme == "smtp" and server.has_extn("starttls"):
             server.starttls(context=context)
         elif url.scheme == "smtp" and url.username:

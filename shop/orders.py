@@ -1,7 +1,7 @@
-"""Basket → order: placing, cancelling, expiring, resuming, and the stock that goes with it.
+"""Orders: place, cancel, expire, resume, and the one function that changes their state.
 
-Second stop on the money's way. Everything here runs inside one `write()` transaction and talks to nobody: an order is
-committed before the gateway hears of it.
+The second of the five files of the payment flow. Each rule is one `write()` transaction without HTTP: an order is
+committed before the gateway is asked for its invoice.
 """
 
 import hashlib
@@ -28,22 +28,22 @@ from shop.states import CUSTOMER, TRANSITIONS, WORKER, By, EventKind, LineKind, 
 
 @dataclass(frozen=True)
 class Quote:
-    """What a checkout form showed: a basket in one version, and the total of each delivery option (minor units)."""
+    """What the checkout form showed: a basket in one version, and the total by delivery method (minor units)."""
 
     basket: str
     version: int
     totals: Mapping[str, int]
 
     def sign(self) -> str:
-        """The form's `checkout_key`: nobody else can make one, and the same key always means the same order."""
+        """Make the form's `checkout_key`. Only we can make one, and the same key always leads to the same order."""
         return _signer().dumps(asdict(self))
 
 
 def read_quote(checkout_key: str) -> Quote:
-    """What a checkout form showed.
+    """Read a `checkout_key`.
 
     Raises:
-        BasketChanged: if the key is not one of ours: nothing is known of what was shown.
+        BasketChanged: the key isn't ours, so what the customer saw is unknown.
     """
     try:
         return Quote(**_signer().loads(checkout_key))
@@ -60,14 +60,14 @@ def _signer() -> URLSafeSerializer:
 
 
 def place(quote: Quote, contact: Mapping[str, str], delivery: str, locale: str, buyer: Buyer = UNLIMITED) -> Order:
-    """T1: turn a basket into an order that holds its stock. Submitted again, it gives the same order back.
+    """Place transaction (T1): turn a basket into an order and reserve its stock. Repeated, it returns the same order.
 
     Args:
         quote: what the customer saw.
-        contact: name, email, address, … as checked by the form.
-        delivery: slug of the chosen delivery option.
+        contact: name, email, address, … as validated by the form.
+        delivery: slug of the chosen delivery method.
         locale: language of the customer's e-mails.
-        buyer: who has the goods held.
+        buyer: whose unpaid orders count towards the limits.
 
     Raises:
         Refusal: basket or total changed, too little stock, or too many unpaid orders. Nothing was written.
@@ -103,7 +103,7 @@ def place(quote: Quote, contact: Mapping[str, str], delivery: str, locale: str, 
 
 
 def cancel(order_id: int, by: By) -> bool:
-    """Cancel an unpaid order: its stock goes back, its basket opens again. False if it was not to be cancelled."""
+    """Cancel an unpaid order, return its stock and reopen its basket. False if it can no longer be cancelled."""
     with write() as session:
         order = lock(session, order_id)
         if not order.is_cancellable or not transition(session, order, OrderState.CANCELLED, by):
@@ -114,7 +114,7 @@ def cancel(order_id: int, by: By) -> bool:
 
 
 def expire(order_id: int) -> bool:
-    """Give up an unpaid order's stock when its reservation has run out. False if somebody was faster."""
+    """Return the stock of an unpaid order whose reservation ran out. False if its state changed meanwhile."""
     with write() as session:
         order = lock(session, order_id)
         if not order.state.holds_stock_unpaid or order.reserved_until > now():
@@ -126,10 +126,10 @@ def expire(order_id: int) -> bool:
 
 
 def resume(order_id: int, buyer: Buyer = UNLIMITED) -> bool:
-    """Hold an expired order's goods again, under the next reservation number; its invoice stays the same.
+    """Reserve an expired order's stock again, under the next reservation number. Its invoice stays the same.
 
     Raises:
-        Refusal: not everything is there any more, or the buyer has too many unpaid orders. Nothing was written.
+        Refusal: too little stock, or the buyer has too many unpaid orders. Nothing was written.
     """
     with write() as session:
         order = lock(session, order_id)
@@ -145,9 +145,11 @@ def resume(order_id: int, buyer: Buyer = UNLIMITED) -> bool:
 
 
 def record_return(order_id: int) -> None:
-    """The browser came back by successUrl. That proves nothing, but its buyer believes to have paid: nobody asks them
-    again, and if no callback comes, a person is told. Blockchains confirm slowly, so the first return of an order that
-    awaits its payment extends the reservation, once."""
+    """Record that the browser came back by successUrl.
+
+    This proves no payment. But the buyer believes they have paid: the page doesn't ask again, and the worker flags the
+    order if no callback comes. Blockchains confirm slowly, so the first return extends the reservation, once.
+    """
     with write() as session:
         order = lock(session, order_id)
         if order.buyer_returned or not order.state.may_have_unseen_payment:
@@ -160,32 +162,33 @@ def record_return(order_id: int) -> None:
             add_event(session, order, EventKind.RESERVATION_EXTENDED, CUSTOMER, f"by {minutes} minutes")
 
 
-# --- The pieces: one way to change a state, one to move stock --------------------------------------------------------
+# --- Shared by all rules ---------------------------------------------------------------------------------------------
 
 
 def lock(session: Session, order_id: int) -> Order:
-    """The order, locked until the transaction ends (SQLite's writers take turns anyway).
+    """Load an order and lock its row until the transaction ends (on SQLite, writers are serialized anyway).
 
-    `key_share` leaves those alone who only store rows that point to it: they need no turn, and could deadlock.
+    `key_share` doesn't block inserts that only reference this row: those could deadlock.
     """
     return session.scalars(select(Order).filter_by(id=order_id).with_for_update(key_share=True)).one()
 
 
 def transition(session: Session, order: Order, to: OrderState, by: By, detail: str = "", **values: Any) -> bool:
-    """Bring an order into another state, with its event. The only code that changes `Order.state`.
+    """Change an order's state and write the event. No other code changes `Order.state`.
 
-    The UPDATE names the state that it leaves, so of two that race only one can win; the other gets False.
+    The UPDATE is conditional on the state that the order leaves: of two concurrent transitions one wins, the other
+    returns False.
 
     Args:
-        session: of the `write()` that is open.
+        session: of the open `write()`.
         order: as loaded in this transaction.
-        to: the state to reach.
-        by: who does it.
+        to: the new state.
+        by: who makes the transition.
         detail: a few words for the timeline.
-        values: other columns to set with it.
+        values: other columns to set in the same UPDATE.
 
     Raises:
-        ValueError: if `TRANSITIONS` does not allow this, or not to that actor.
+        ValueError: `TRANSITIONS` doesn't allow this transition, or not to this actor.
     """
     leaving = order.state
     if by.actor not in TRANSITIONS[leaving].get(to, ()):
@@ -203,7 +206,7 @@ def transition(session: Session, order: Order, to: OrderState, by: By, detail: s
 
 
 def add_event(session: Session, order: Order, kind: EventKind, by: By, detail: str = "") -> None:
-    """Add an event that changes no state to a locked order's history."""
+    """Add an event to the history of a locked order without changing its state."""
     order.events_count += 1
     session.add(_event(order, order.events_count, kind, by, detail))
 
@@ -214,7 +217,7 @@ def _event(order: Order, seq: int, kind: EventKind, by: By, detail: str = "", **
 
 
 def _next_id(session: Session) -> int:
-    """The id of the next order. Its row is locked from here to the commit, so it is taken late."""
+    """Take the next order id. This locks the shop's row until the commit, so it comes late in the transaction."""
     following = update(Shop).values(next_order_id=Shop.next_order_id + 1).returning(Shop.next_order_id)
     return session.execute(following).scalar_one() - 1
 

@@ -1,4 +1,4 @@
-"""Keyset pages: the last page of a long list costs what the first one does, as no row is counted or skipped."""
+"""Keyset pages: the last page of a long list costs as much as the first one, as no row is counted or skipped."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ Row = TypeVar("Row")
 
 @dataclass(frozen=True)
 class Page(Generic[Row]):
-    """Some rows of a list, and the `after` of the next page (None on the last)."""
+    """Rows of a list, and the `after` of the next page (None on the last one)."""
 
     rows: list[Row]
     next_after: str | None

@@ -1,7 +1,7 @@
-"""Order ↔ gateway: asking for the invoice, and what a callback means.
+"""Payments: request the invoice and store it; decide what a callback means.
 
-Third stop on the money's way. The gateway speaks HTTP only in `request_invoice`, with no transaction open; whatever
-arrives from it is stored by one transaction before anybody is told.
+The third of the five files of the payment flow. Only `request_invoice` makes HTTP requests, with no transaction open.
+What the gateway replies, and what it calls back with, is stored in one transaction before it is shown or answered.
 """
 
 import logging
@@ -41,20 +41,20 @@ from shop.states import (
 log = logging.getLogger(__name__)
 
 INVOICE_LEASE = timedelta(seconds=15)
-"""How long a request may be asking for an invoice before another may take over. Longer than `amwal.DEADLINE`."""
+"""How long one request may ask for an order's invoice before another may take over. Longer than `amwal.DEADLINE`."""
 
 
-# --- Asking for the invoice ------------------------------------------------------------------------------------------
+# --- The invoice -----------------------------------------------------------------------------------------------------
 
 
 def request_invoice(order_id: int) -> None:
-    """Ask the gateway for an order's invoice, unless it has one or somebody is asking already.
+    """Ask the gateway for an order's invoice, unless the order has one or another request is asking already.
 
-    Whatever the gateway does, this returns: the order page tells how it went, and offers to try again.
+    Never raises for what the gateway does: the order page shows the result, and a *try again* button if there is none.
     """
     gateway = current_gateway()
     if not gateway.slots.acquire(blocking=False):
-        log.warning("every slot for the gateway is taken; order %s can be tried again", order_id)
+        log.warning("all slots for gateway requests are taken; order %s has no invoice yet", order_id)
         return
     try:
         order = _claim(order_id)
@@ -65,14 +65,14 @@ def request_invoice(order_id: int) -> None:
 
 
 def _claim(order_id: int) -> Order | None:
-    """Take the lease on asking for this order's invoice. None if another request has it, or there is nothing to ask."""
+    """Take the lease on the order's invoice. None if another request holds it, or the order needs none."""
     with write() as session:
         order = orders.lock(session, order_id)
         claimed = order.invoice_claimed_until is not None and order.invoice_claimed_until > now()
         if order.state is not OrderState.PLACED or claimed:
             return None
         order.invoice_claimed_until = now() + INVOICE_LEASE
-        _ = [line.name for line in order.lines]  # read now: nothing may be loaded once the transaction is over
+        _ = [line.name for line in order.lines]  # loaded now: no queries after the transaction
         return order
 
 
@@ -94,12 +94,12 @@ def _ask(client: amwal.Client, order: Order) -> None:
     try:
         _store(order.id, started, milliseconds, result)
     except IntegrityError:
-        # UNIQUE refused an id or a secret that the gateway gave before: whose payment would a callback be?
+        # The gateway gave this id or secret to another order already: a callback couldn't tell the two apart.
         _store(order.id, started, milliseconds, amwal.BadReply("the gateway repeated an invoice id or a secret"))
 
 
 def _store(order_id: int, started: datetime, milliseconds: int, result: amwal.Invoice | amwal.AmwalError) -> None:
-    """T2: store the invoice, or why there is none. Only after this commit may its URL and QR be shown."""
+    """Invoice transaction (T2): store the invoice, or why there is none. Its URL and QR are shown after this commit."""
     qr = (result.qr or draw_qr(result.url)) if isinstance(result, amwal.Invoice) else b""
     with write() as session:
         order = orders.lock(session, order_id)
@@ -113,7 +113,7 @@ def _store(order_id: int, started: datetime, milliseconds: int, result: amwal.In
                 kind = AttentionKind.GATEWAY_REPLY if bad_reply else AttentionKind.GATEWAY_REFUSED
                 then = "; three in a row close the checkout" if call.outcome == "KeyRejected" else ""
                 flag(session, kind, call.outcome, call.detail + then, order.id)
-        elif order.state is OrderState.PLACED:  # if not, the reply is dropped: nobody saw that invoice
+        elif order.state is OrderState.PLACED:  # otherwise the reply is dropped: nobody has seen that invoice
             stored = Invoice(order_id=order.id, gateway_id=result.id, secret_digest=digest(result.secret))
             stored.url, stored.qr, stored.amount = result.url, qr, order.total
             session.add(stored)
@@ -122,7 +122,7 @@ def _store(order_id: int, started: datetime, milliseconds: int, result: amwal.In
 
 
 def draw_qr(url: str) -> bytes:
-    """A PNG of an address, for where the gateway's own picture cannot be used."""
+    """Draw an address as a QR code (PNG), for when the gateway's own picture can't be used."""
     picture = BytesIO()
     segno.make(url, error="m", micro=False).save(picture, kind="png", scale=8, border=4)
     return picture.getvalue()
@@ -137,7 +137,7 @@ def _describe(order: Order) -> str:
     return text if len(text) <= 160 else text[:159] + "…"
 
 
-# --- What a callback means -------------------------------------------------------------------------------------------
+# --- The callback ----------------------------------------------------------------------------------------------------
 
 STATUS_OF = {
     CallbackOutcome.ACCEPTED: 200,
@@ -148,29 +148,29 @@ STATUS_OF = {
     CallbackOutcome.TOO_LARGE: 413,
     CallbackOutcome.TOO_MANY: 429,
 }
-"""The HTTP status of each outcome. Only a 200 ends the gateway's retries, so only money that is stored gets one."""
+"""The HTTP status for each outcome. A 200 ends the gateway's retries, so it is only given for stored payments."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a callback is, and why, for the inbox."""
+    """The outcome of a callback, and the reason for the inbox."""
 
     outcome: CallbackOutcome
     reason: str = ""
 
 
 def accept_callback(body: bytes, sender: str) -> CallbackOutcome:
-    """Callback transaction (T3): record a callback and, if it is good, the payment and all that follows, in one commit.
+    """Callback transaction (T3): record the attempt, and for a good one the payment with all its effects.
 
     Args:
-        body: as it arrived.
-        sender: the address that it came from.
+        body: the request body (protocol: The callback).
+        sender: the IP address it came from.
 
     Returns:
-        What it was; `STATUS_OF` has the status to answer with.
+        The outcome; `STATUS_OF` has its HTTP status.
 
     Raises:
-        sqlalchemy.exc.SQLAlchemyError: the database could not take it. Nothing was written; the gateway must retry.
+        sqlalchemy.exc.SQLAlchemyError: the database failed. Nothing was written, and the gateway must retry.
     """
     message = _read(body)
     misses = current_miss_limiter()
@@ -201,26 +201,26 @@ def _read(body: bytes) -> amwal.Callback | Verdict:
 
 
 def _has_secret_of_ours(message: amwal.Callback | Verdict) -> bool:
-    """Whether this can be a callback of the gateway: by a read alone, so that guessing costs the database no write."""
+    """Whether an invoice has this secret. Reads only: guessed secrets must not cost a write each."""
     if isinstance(message, Verdict):
         return False
     return db.session.scalar(select(Invoice.id).filter_by(secret_digest=digest(message.secret))) is not None
 
 
 def _lock_order(session: Session, message: amwal.Callback | Verdict) -> Order | None:
-    """The order that a secret belongs to. The lock makes copies that arrive at once take turns: the first is accepted,
-    the others are duplicates."""
+    """Load and lock the order that a secret belongs to. The lock serializes concurrent copies of a callback: the first
+    one is accepted, the others are duplicates."""
     if isinstance(message, Verdict):
         return None
     return lock_by_invoice(session, Invoice.secret_digest == digest(message.secret))
 
 
 def classify(message: amwal.Callback | Verdict, order: Order | None) -> Verdict:
-    """Decide what a callback is. Changes nothing.
+    """Decide the outcome of a callback. Changes nothing.
 
     Args:
-        message: what it says, or why it can't be read.
-        order: the order that its secret belongs to, locked, with invoice and payments; None if there is none.
+        message: the callback, or the verdict on a body that can't be read.
+        order: the locked order of the secret's invoice; None if there is none.
     """
     if isinstance(message, Verdict):
         return message
@@ -228,26 +228,26 @@ def classify(message: amwal.Callback | Verdict, order: Order | None) -> Verdict:
         return Verdict(CallbackOutcome.UNKNOWN_SECRET, "no invoice of ours has this secret")
     if message.invoice_id not in ("", order.invoice.gateway_id):
         return Verdict(CallbackOutcome.OTHER_INVOICE, "the secret belongs to another invoice")
-    # A payment that has no callback yet was confirmed by hand: the first one that comes is its own.
+    # A payment without a callback was confirmed by hand. The first callback that comes belongs to it.
     if any(one.callback_id is None or one.session_id == message.session_id for one in order.payments):
         return Verdict(CallbackOutcome.DUPLICATE)
-    # Without its ids it is accepted all the same: the secret is right, so the money is real.
+    # A callback without ids is accepted: its secret is right, so the money is real.
     complete = message.invoice_id and message.session_id
     return Verdict(CallbackOutcome.ACCEPTED, "" if complete else "invoiceId or paymentSessionId is missing")
 
 
 def _act(session: Session, attempt: CallbackAttempt) -> None:
-    """Do what a recorded callback calls for."""
+    """Store the effects of a recorded callback."""
     order = attempt.order
     if order is None:
         _flag_misses(session, attempt, current_miss_limiter().record())
     elif attempt.outcome is CallbackOutcome.ACCEPTED:
         payment = Payment(session_id=attempt.session_id, source=PaymentSource.CALLBACK, callback_id=attempt.id)
         apply_payment(session, order, payment, GATEWAY)
-        if attempt.reason:  # somebody should know that the gateway's message was odd
+        if attempt.reason:
             flag(session, AttentionKind.MISSING_IDS, order.number, attempt.reason, order.id)
     elif attempt.outcome is CallbackOutcome.DUPLICATE:
-        # If a person was faster, their payment gets its callback and session now: another session is paid twice.
+        # A payment confirmed by hand gets its callback and session now. Any other session is then a second payment.
         by_hand = update(Payment).where(Payment.order_id == order.id, Payment.callback_id.is_(None))
         session.execute(by_hand.values(callback_id=attempt.id, session_id=attempt.session_id))
     elif attempt.outcome is CallbackOutcome.OTHER_INVOICE:
@@ -255,20 +255,20 @@ def _act(session: Session, attempt: CallbackAttempt) -> None:
 
 
 def lock_by_invoice(session: Session, which: ColumnElement[bool]) -> Order | None:
-    """The order of an invoice, locked until the transaction ends."""
+    """Load an order by its invoice, and lock its row until the transaction ends."""
     found = select(Order).join(Order.invoice).where(which).options(contains_eager(Order.invoice))
     return session.scalar(found.with_for_update(of=Order, key_share=True))
 
 
 def _flag_misses(session: Session, attempt: CallbackAttempt, skipped: int) -> None:
-    """Flag an unknown secret, with those before it that were only counted."""
+    """Flag unknown secrets: this one, and those that were counted without being recorded."""
     times = skipped + (attempt.outcome is CallbackOutcome.UNKNOWN_SECRET)
     if times:
         flag(session, AttentionKind.UNKNOWN_SECRET, "callback", f"last from {attempt.sender}", times=times)
 
 
 def apply_payment(session: Session, order: Order, payment: Payment, by: By) -> None:
-    """Store a payment and bring the order where it brings it from its present state."""
+    """Store a payment and transition the order accordingly."""
     payment.order_id, payment.amount = order.id, order.total
     session.add(payment)
     if order.state is OrderState.AWAITING_PAYMENT:
@@ -277,13 +277,13 @@ def apply_payment(session: Session, order: Order, payment: Payment, by: By) -> N
         _pay_late(session, order, by)
     elif order.state is OrderState.CANCELLED:
         _review(session, order, AttentionKind.PAID_CANCELLED, by)
-    else:  # paid, in review or refunded: this is money on top, which only a person can send back
+    else:  # paid, in review or refunded: money on top, which only the merchant can send back
         orders.add_event(session, order, EventKind.PAYMENT_ADDED, by)
         flag(session, AttentionKind.PAID_TWICE, order.number, f"payment session {payment.session_id}", order.id)
 
 
 def _pay(session: Session, order: Order, by: By, *, late: bool = False) -> None:
-    """The order is paid: its one delivery starts, its receipt is queued."""
+    """Mark the order paid, start its one delivery and queue its receipt."""
     detail = "paid late" if late else ""
     if orders.transition(session, order, OrderState.PAID, by, detail, paid_at=now(), paid_late=late):
         session.add(Delivery(order_id=order.id))
@@ -291,7 +291,7 @@ def _pay(session: Session, order: Order, by: By, *, late: bool = False) -> None:
 
 
 def _pay_late(session: Session, order: Order, by: By) -> None:
-    """The reservation ran out before the money came: fine if everything is still there."""
+    """Pay an order whose reservation ran out: paid if the stock is still there, otherwise in review."""
     try:
         with session.begin_nested():
             order.reservation += 1
@@ -304,13 +304,13 @@ def _pay_late(session: Session, order: Order, by: By) -> None:
 
 
 def _review(session: Session, order: Order, kind: AttentionKind, by: By) -> None:
-    """The money is here and the goods are not held: a person must decide."""
+    """Put a paid order without reserved stock in review: the merchant decides."""
     if orders.transition(session, order, OrderState.NEEDS_REVIEW, by, str(kind.value), paid_at=now()):
         flag(session, kind, order.number, "", order.id)
 
 
 def redact(body: bytes) -> str:
-    """A body for the inbox: cut, and without anything that could be a secret, whatever the body's shape."""
+    """Cut a body for the inbox and remove everything that could be a secret, whatever the body's shape."""
     text = body[:4000].decode("utf-8", "replace").replace("\x00", "�")
     text = re.sub(r'("secret"\s*:\s*)("(?:[^"\\]|\\.)*"?|[^,}\]]*)', r'\1"…"', text)
     text = re.sub(r"[0-9a-fA-F]{8}-?(?:[0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12}", "…", text)

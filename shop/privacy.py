@@ -1,8 +1,8 @@
-"""What is forgotten: contact data of customers who ask for it and of orders that nobody paid, and old baskets.
+"""Privacy: erase the contact data of customers who ask for it and of orders never paid; delete old baskets.
 
-Only who ordered goes. The books stay whole: order number, lines, totals, payments, deliveries and events are as they
-were. But an expired order is cancelled for good: money that comes all the same then reaches a person, instead of
-starting a delivery to nobody. E-mails that were sent, backups and logs are beyond reach.
+Only contact data is erased; orders, payments and tax records are kept. An expired order is cancelled for good: a late
+payment then goes to review instead of starting a delivery to nobody. E-mails that were sent, backups and logs are not
+reached.
 """
 
 from collections.abc import Sequence
@@ -22,29 +22,29 @@ CONTACT = (
     *("address", "city", "region", "postcode", "country", "note", "network"),
 )
 UNPAID_KEPT = timedelta(days=30)
-"""From the end of the reservation: who may still come back, or has paid and is not confirmed, is not forgotten."""
+"""Contact data of an order that was never paid is kept this long after its reservation ended."""
 BASKETS_KEPT = timedelta(days=90)
-CHUNK = 1000  # orders at a time, so that mails and reservations have their turn; baskets a transaction
+CHUNK = 1000  # orders in a round of the worker; baskets in a transaction
 
 _NEVER_PAID = (OrderState.EXPIRED, OrderState.CANCELLED)
 
 
 def forget(email: str) -> tuple[list[Order], list[Order]]:
-    """Clear the contact data of a customer's orders. E-mails that are still queued are not sent any more.
+    """Erase the contact data of a customer's orders. E-mails still queued for them are not sent.
 
-    Orders that wait for a payment, a person or their delivery are left until that is done: they need the address.
+    Orders that wait for a payment, a decision or their delivery still need the address and are left.
 
     Args:
-        email: as the customer wrote it, in whatever case.
+        email: the address, in any case.
 
     Returns:
-        The orders that were cleared, and those that were left.
+        The orders that were erased, and those that were left.
     """
     cleared: list[Order] = []
     left: list[Order] = []
     theirs = select(Order.id).where(Order.email_key == email.strip().lower()).order_by(Order.id)
     for order_id in db.session.scalars(theirs).all():
-        with write() as session:  # one each, so that no customer at the checkout waits long
+        with write() as session:  # a transaction each, so that no checkout waits long
             order = orders.lock(session, order_id)
             if not is_over(order):
                 left.append(order)
@@ -52,20 +52,20 @@ def forget(email: str) -> tuple[list[Order], list[Order]]:
             _clear(session, order, OPERATOR)
             cleared.append(order)
     if engine().dialect.name == "sqlite":
-        # Its write-ahead log would hold the old pages for a while.
+        # The write-ahead log would keep the old pages for a while.
         with closing(engine().raw_connection()) as raw:
             raw.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
     return cleared, left
 
 
 def is_over(order: Order) -> bool:
-    """Whether nobody needs the customer's address any more."""
+    """Whether the customer's address is no longer needed."""
     handed_over = order.delivery is not None and order.delivery.state.is_final
     return order.state in (*_NEVER_PAID, OrderState.REFUNDED) or (order.state is OrderState.PAID and handed_over)
 
 
 def tidy() -> None:
-    """For the worker, now and then: forget who never paid, and delete baskets that nobody touched for long."""
+    """Erase contact data of old orders never paid, and delete old baskets. For the worker's hourly chores."""
     due = (
         Order.state.in_(_NEVER_PAID),
         Order.reserved_until <= now() - UNPAID_KEPT,
@@ -78,7 +78,7 @@ def tidy() -> None:
     for order_id in db.session.scalars(select(Order.id).where(*due).order_by(Order.id).limit(CHUNK)).all():
         with write() as session:
             order = orders.lock(session, order_id)
-            if order.state in _NEVER_PAID:  # not if it was paid or resumed a moment ago
+            if order.state in _NEVER_PAID:  # unless it was paid or resumed meanwhile
                 _clear(session, order, WORKER)
     while _delete_old_baskets() == CHUNK:
         pass
@@ -91,7 +91,7 @@ def _clear(session: Session, order: Order, by: By) -> None:
         setattr(order, name, "")
     order.basket_id = order.basket_version = None
     session.execute(update(OrderNote).where(OrderNote.order_id == order.id).values(text=""))
-    # A mail server's complaint, kept with the message and put before a person, repeats the address.
+    # A mail server's error, stored with the message and in the attention item, may quote the address.
     keys = [f"{kind.value}:{order.id}" for kind in (OutboxKind.MAIL_PAY_HERE, OutboxKind.MAIL_RECEIPT)]
     session.execute(update(OutboxMessage).where(OutboxMessage.key.in_(keys)).values(error=""))
     told = update(Attention).filter_by(order_id=order.id, kind=AttentionKind.OUTBOX_STUCK)
@@ -102,7 +102,7 @@ def _delete_old_baskets() -> int:
     of_an_order = exists().where(Order.basket_id == Basket.id)
     old = select(Basket.id).where(Basket.updated_at <= now() - BASKETS_KEPT, ~of_an_order).limit(CHUNK)
     with write() as session:
-        # The lock keeps away a customer who comes back this moment; skipped is who was faster.
+        # The lock keeps out a customer who returns right now; SKIP LOCKED leaves baskets already in use.
         ids: Sequence[int] = session.scalars(old.with_for_update(skip_locked=True)).all()
         session.execute(delete(BasketItem).where(BasketItem.basket_id.in_(ids)))
         session.execute(delete(Basket).where(Basket.id.in_(ids)))

@@ -17,20 +17,20 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Comparison:
-    """What is known here of invoices that the gateway's account shows as paid."""
+    """Invoices that the gateway's account shows as paid, by what the shop knows of them."""
 
     unpaid: list[Order] = field(default_factory=list)
-    """Nothing was paid for these as far as the shop knows: a person may confirm them."""
+    """Orders without a payment here: staff may confirm them."""
     paid: list[Order] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
-    """Ids of no invoice of this shop's."""
+    """Ids of no invoice in this shop."""
 
 
 def compare(gateway_ids: Iterable[str]) -> Comparison:
-    """Hold invoice ids from the gateway's account against the shop's books; blanks and repeated ids are left out."""
+    """Compare invoice ids from the gateway's paid list with the shop's payments. Blank and repeated ids are skipped."""
     result = Comparison()
     wanted = list(dict.fromkeys(text for one in gateway_ids if (text := one.strip())))
-    for start in range(0, len(wanted), 500):  # a statement takes only so many parameters
+    for start in range(0, len(wanted), 500):  # the number of parameters of a statement is limited
         chunk = wanted[start : start + 500]
         ours = select(Order).join(Order.invoice).where(Invoice.gateway_id.in_(chunk))
         ours = ours.options(contains_eager(Order.invoice).defer(Invoice.qr), selectinload(Order.payments))
@@ -44,21 +44,21 @@ def compare(gateway_ids: Iterable[str]) -> Comparison:
 
 
 def confirm_by_hand(gateway_id: str, staff_id: int, note: str) -> bool:
-    """T3 without a callback: a person saw the payment in the gateway's account, and stands for it with their name.
+    """Callback transaction (T3) without a callback: a member of staff saw the payment in the gateway's account.
 
-    It goes by an invoice of ours. A callback that matched none leads to no payment here either. The first callback
-    that still arrives for the order is taken for this payment's own (see `accept_callback`).
+    Works for invoices of this shop only. A callback that arrives later is taken as this payment's own, see
+    `payments.classify`.
 
     Args:
-        gateway_id: the invoice's id, as the gateway's account shows it.
-        staff_id: who confirms. That it is really they is for the caller to check.
+        gateway_id: the invoice's id in the gateway's account.
+        staff_id: who confirms. The caller has checked that it is really them.
         note: what they saw, and where; 500 characters are kept.
 
     Returns:
-        False if there is nothing to confirm: no invoice of ours, or a payment of its order is known already.
+        False if there is nothing to confirm: no such invoice, or its order has a payment already.
 
     Raises:
-        ValueError: no note, or nobody of the staff. Nothing was written.
+        ValueError: no note, or no active member of staff. Nothing was written.
     """
     if not note.strip():
         raise ValueError("a confirmation by hand needs a note")

@@ -1,6 +1,5 @@
-"""What guards every request: the host check, the origin check of the two shared forms, the security headers."""
+"""Guards of every request: host check, origin check of the two shared forms, security headers."""
 
-import logging
 import re
 from urllib.parse import quote, unquote, urlsplit
 
@@ -11,13 +10,11 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 
 from shop.config import Settings, settings
 
-log = logging.getLogger(__name__)
-
 ANY_HOST = frozenset({"/healthz", "/readyz"})
-"""Probes come by IP address; these two show nothing that a wrong Host could poison."""
+"""Probes come by IP address. Their answers contain nothing that a wrong Host could poison."""
 
 CALLBACK = "/amwal/callback"
-"""Its body is the gateway's, whatever its Content-Type says, and read by nobody before its view."""
+"""The callback's path. Only its view reads the body, whatever the Content-Type."""
 
 NOT_SHOWN = "(not shown: it repeats a secret)"
 
@@ -26,7 +23,7 @@ CONTENT_SECURITY_POLICY = "; ".join(
         "default-src 'none'",
         "script-src 'self'",
         "style-src 'self'",
-        "img-src 'self' data:",  # data: for the QR, which stands in the page itself
+        "img-src 'self' data:",  # data: for the QR, which is inline
         "font-src 'self'",
         "connect-src 'self'",
         "manifest-src 'self'",
@@ -47,9 +44,9 @@ HEADERS = {
 
 
 def init_security(app: Flask) -> None:
-    """Put the guards in place."""
+    """Register the guards."""
     proxies = settings.trusted_proxies
-    if proxies:  # forwarded headers are believed only where a proxy is known to set them
+    if proxies:  # forwarded headers count only behind a known proxy
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=proxies, x_proto=proxies, x_host=proxies)  # type: ignore[method-assign]
     app.before_request(check_host)
     app.before_request(refuse_nul)
@@ -57,20 +54,20 @@ def init_security(app: Flask) -> None:
 
 
 def check_host() -> ResponseReturnValue | None:
-    """Answer only under our own name, so that a poisoned Host header reaches no link and no cache.
+    """Answer only to our own host, so that a poisoned Host header reaches no link and no cache.
 
-    The demo has one address, the one that phones can reach too. A person who opens it by loopback is sent there, or
-    the two would have different cookies; the gateway is not, since a callback must never meet a redirect.
+    The demo has one address, which phones can reach too. GET requests to loopback are redirected there, or the two
+    addresses would have different cookies. Callbacks are never redirected.
     """
-    if not request.query_string.isascii():  # no browser sends such a one, and reading it would fail
+    if not request.query_string.isascii():  # no browser sends one, and decoding it would fail
         return Response("This address cannot be read.\n", 400, content_type="text/plain; charset=utf-8")
     host = request.host.lower()
     if settings.public_url.startswith("https:"):
-        host = host.removesuffix(":443")  # which some clients add
+        host = host.removesuffix(":443")  # some clients add it
     if request.path in ANY_HOST or host == public_host():
         return None
     if not settings.demo or not re.fullmatch(r"(localhost|127\.0\.0\.1|\[::1\])(:\d+)?", request.host):
-        # Plain text: an error page has links, and those need a host that makes sense.
+        # Plain text: the links of an error page need a valid host.
         return Response("This shop does not answer under that name.\n", 400, content_type="text/plain; charset=utf-8")
     if request.method in ("GET", "HEAD"):
         query = f"?{request.query_string.decode('ascii', 'ignore')}" if request.query_string else ""
@@ -79,7 +76,7 @@ def check_host() -> ResponseReturnValue | None:
 
 
 def refuse_nul() -> None:
-    """Refuse NUL characters in addresses and forms: nobody types them, and PostgreSQL cannot take them."""
+    """Refuse NUL characters in addresses and forms: PostgreSQL can't store them, and nobody types them."""
     given = [request.path, *request.args.values()]
     if request.path.rstrip("/") != CALLBACK:
         given += request.form.values()
@@ -88,15 +85,15 @@ def refuse_nul() -> None:
 
 
 def public_host() -> str:
-    """Host and port of `PUBLIC_URL`, as a Host header has them."""
+    """Return host and port of `PUBLIC_URL`, as in a Host header."""
     return urlsplit(str(settings.public_url)).netloc
 
 
 def is_same_origin(incoming: Request) -> bool:
-    """Whether a form was sent from a page of ours, for the forms on pages that are shared and cached.
+    """Whether a form was sent from our own pages. For the forms on shared, cached pages, which carry no token.
 
-    Browsers send `Origin` with every POST. One that does not is told apart by `Sec-Fetch-Site`, and a client without
-    either is no browser that somebody could be tricked with.
+    Browsers send `Origin` with every POST; without it, `Sec-Fetch-Site` decides. A client that sends neither is no
+    browser that another site could trick.
     """
     sent = incoming.headers.get("Origin")
     if sent is None:
@@ -105,26 +102,26 @@ def is_same_origin(incoming: Request) -> bool:
 
 
 def own_path(target: str) -> str:
-    """A path of this shop to go back to; `/` for anything that could lead elsewhere."""
+    """Return a path of this shop to redirect to; `/` for anything that could lead elsewhere."""
     return target if re.fullmatch(r"/(?!/)[^\\]*", target) and target.isprintable() else "/"
 
 
 def headers() -> dict[str, str]:
-    """The security headers that every answer carries."""
+    """Return the security headers of every response."""
     is_https = settings.public_url.startswith("https://")
     return HEADERS | ({"Strict-Transport-Security": "max-age=31536000"} if is_https else {})
 
 
 def add_headers(response: Response) -> Response:
-    """Add them to an answer."""
+    """Add the security headers to a response."""
     for name, value in headers().items():
         response.headers.setdefault(name, value)
     return response
 
 
 def repeats_a_secret(settings: Settings, text: str, *more: str) -> bool:
-    """Whether a text that others wrote holds one of the settings' secrets, or another, or the beginning of one."""
+    """Whether somebody else's text contains a secret of the settings, one of `more`, or the beginning of one."""
     passwords = make_url(settings.database_url).password, urlsplit(settings.mail_url).password
     keys = settings.amwal_api_key, settings.secret_key, *settings.secret_key_fallbacks
     known = {form for secret in (*passwords, *keys, *more) if secret for form in (secret, unquote(secret))}
-    return any(secret[:8] in text for secret in known)  # its beginning: the text may end in the midst of it
+    return any(secret[:8] in text for secret in known)  # the text may be cut in the middle of a secret

@@ -1,4 +1,4 @@
-"""CSV out and in: all orders for the accountant, products from a spreadsheet."""
+"""CSV: orders exported for the accountant, products imported from a spreadsheet."""
 
 import csv
 import re
@@ -22,10 +22,10 @@ from shop.money import to_decimal, to_minor
 from shop.states import LineKind, StockReason
 
 BOM = "\ufeff"
-"""Begins a file for people: without it Excel reads UTF-8 as something else, and Arabic as noise."""
+"""Begins a file for spreadsheets: without it, Excel doesn't read UTF-8."""
 CHUNK = 500
 
-# --- Orders out ------------------------------------------------------------------------------------------------------
+# --- Export of orders ------------------------------------------------------------------------------------------------
 
 HEADINGS = (
     *("order", "state", "placed_at", "paid_at", "paid_late"),
@@ -33,29 +33,29 @@ HEADINGS = (
     *("items", "delivery", "delivery_state", "tracking", "invoice_id"),
     *("name", "email", "phone", "address", "city", "region", "postcode", "country", "note"),
 )
-# What a spreadsheet takes for a formula, behind whatever it may skip; and what could end the cell.
+# What a spreadsheet takes for a formula, after characters that it may skip; and what could end the cell.
 _RISKY = re.compile(r"[\s\x00-\x1f\u200b-\u200f\u202a-\u202e\ufeff]*[=+\-@＝＋－＠]|\s*[\t\r\n]")
 
 
 def count_orders(since: date | None, until: date | None) -> int:
-    """How many lines `export_orders` gives after its headings."""
+    """Return the number of lines that `export_orders` yields after its headings."""
     return db.session.scalar(select(func.count()).select_from(Order).where(*_placed(since, until))) or 0
 
 
 def export_orders(since: date | None, until: date | None) -> Iterator[str]:
-    """Orders as CSV, a line at a time: headings, then the oldest order first.
+    """Yield orders as lines of CSV: headings, then the oldest order first.
 
-    Amounts are decimals with the currency beside them, times ISO 8601 in UTC. Nothing that opens an order is among it.
+    Amounts are decimals with the currency beside them, times ISO 8601 in UTC. Tokens and keys are not exported.
 
     Args:
-        since: the first day on which they were placed, in `SHOP_TIMEZONE`; None for all.
+        since: the first day on which orders were placed, in `SHOP_TIMEZONE`; None for no limit.
         until: the last day.
     """
     yield _line(HEADINGS)
     paid = select(func.sum(Payment.amount)).where(Payment.order_id == Order.id).scalar_subquery()
     refunds = select(func.sum(Refund.amount)).join(Payment, Payment.id == Refund.payment_id)
     refunded = refunds.where(Payment.order_id == Order.id).scalar_subquery()
-    # State and money in one statement, so that they are of the same moment. Lines never change.
+    # State and money in one statement, as of the same moment. Lines never change.
     wanted = select(Order, func.coalesce(paid, 0), func.coalesce(refunded, 0)).where(*_placed(since, until))
     together = (joinedload(Order.invoice).options(defer(Invoice.qr)), joinedload(Order.delivery))
     wanted = wanted.options(*together, selectinload(Order.lines)).order_by(Order.id).limit(CHUNK)
@@ -69,7 +69,7 @@ def export_orders(since: date | None, until: date | None) -> Iterator[str]:
 
 
 def harmless(cell: str) -> str:
-    """A cell that no spreadsheet runs as a formula: one that could be begins with an apostrophe."""
+    """Escape a cell that a spreadsheet would run as a formula, with an apostrophe before it."""
     return f"'{cell}" if _RISKY.match(cell) else cell
 
 
@@ -115,30 +115,30 @@ def _line(cells: Iterable[str]) -> str:
     return line.getvalue()
 
 
-# --- Products in -----------------------------------------------------------------------------------------------------
+# --- Import of products ----------------------------------------------------------------------------------------------
 
 TEXTS = ("name", "subtitle", "description", "label")
-"""Columns that come once for each language: `name_en`, `name_ar`, …"""
+"""Columns that exist once for each language: `name_en`, `name_ar`, …"""
 
 
 class BadRows(Exception):
-    """A file that cannot be imported. Nothing was written; `args` are all its faults, in English, with their lines."""
+    """A file that can't be imported. Nothing was written; `args` are all its errors, in English, with their lines."""
 
 
 def import_products(text: str) -> tuple[int, int]:
-    """Create and update products from CSV, by their slug: all of the rows, or none.
+    """Create and update products from CSV, by slug: all rows, or none.
 
-    Columns: `slug`, `category` (its slug), `price` (`12.50`), `stock` (units for sale from now on; the ledger books the
-    difference as intake, so the same file twice changes nothing), `image` (a path in `static/`), `active` (yes or no),
-    `name_en` and so on (see `TEXTS`), and `category_en` and so on for a category that is new. A new product needs
-    category, price, image, and a name in the shop's first language. Apart from that, an empty cell or a column that is
-    left out leaves what is there.
+    Columns: `slug`, `category` (its slug), `price` (`12.50`), `stock` (units for sale from now on; the difference goes
+    into the ledger as intake, so importing a file twice changes nothing), `image` (a path in `static/`), `active` (yes
+    or no), `name_en` and so on (see `TEXTS`), and `category_en` and so on for the name of a new category. A new product
+    needs category, price, image, and a name in the shop's first language. Otherwise an empty or missing cell leaves the
+    value unchanged.
 
     Returns:
-        How many products were created, and how many were there before.
+        The numbers of products created and updated.
 
     Raises:
-        BadRows: with all faults.
+        BadRows: with all errors.
     """
     rows = _read(text)
     faults: list[str] = []
@@ -151,11 +151,11 @@ def import_products(text: str) -> tuple[int, int]:
         for line, cells in rows:
             product = known.get(cells["slug"])
             values, wrong = _values(cells, categories, new=product is None)
-            wrong += ["slug: an earlier line has it, too"] if cells["slug"] in seen else []
+            wrong += ["slug: an earlier line has the same"] if cells["slug"] in seen else []
             seen.add(cells["slug"])
             faults += [f"line {line}: {one}" for one in wrong]
             if faults:
-                continue  # from here on, rows are only checked
+                continue  # after an error, rows are only checked
             if product is None:
                 position += 1
                 product = Product(stock=0, position=position, subtitle={}, description={})
@@ -176,21 +176,23 @@ def import_products(text: str) -> tuple[int, int]:
 
 
 def _read(text: str) -> list[tuple[int, dict[str, str]]]:
-    """The rows that are not empty: the line that each begins on, and its cells by column; under "" what is too much."""
+    """Return the rows that aren't empty: the line of each, and its cells by column; surplus cells under ""."""
     languages = settings.shop_locales
     columns = ["slug", "category", "price", "stock", "image", "active"]
     columns += [f"{name}_{language}" for name in (*TEXTS, "category") for language in languages]
     text = text.removeprefix(BOM)
     if "\0" in text:
-        raise BadRows("this is no CSV file")
-    # Where decimals are written with a comma, spreadsheets put semicolons between the cells.
+        raise BadRows("this isn't a CSV file")
+    # With a decimal comma, spreadsheets separate the cells by semicolons.
     separator = ";" if ";" in text.partition("\n")[0] else ","
     reader = csv.reader(StringIO(text, newline=""), delimiter=separator, strict=True)
     rows = []
     try:
         names = [name.strip() for name in next(reader, [])]
         if "slug" not in names or len(set(names)) < len(names) or not set(names) <= set(columns):
-            raise BadRows(f"line 1: name the columns here, each once, slug among them. There are {', '.join(columns)}")
+            raise BadRows(
+                f"line 1: name the columns here, each once, and slug among them. Columns are {', '.join(columns)}"
+            )
         line = reader.line_num + 1
         for row in reader:
             cells = dict.fromkeys(columns, "") | dict(zip(names, map(str.strip, row), strict=False))
@@ -204,7 +206,7 @@ def _read(text: str) -> list[tuple[int, dict[str, str]]]:
 
 
 def _lock_products(session: Session, slugs: list[str]) -> dict[str, Product]:
-    """Those of the products that there are, locked in the order of their ids, as everywhere."""
+    """Return existing products by slug, locked in id order."""
     ids: list[int] = []
     for start in range(0, len(slugs), CHUNK):
         ids += session.scalars(select(Product.id).where(Product.slug.in_(slugs[start : start + CHUNK])))
@@ -218,7 +220,7 @@ def _lock_products(session: Session, slugs: list[str]) -> dict[str, Product]:
 
 
 def _values(cells: dict[str, str], categories: dict[str, Category], *, new: bool) -> tuple[dict[str, Any], list[str]]:
-    """What a row says, as a product has it, and what is wrong with the row."""
+    """Return a row's values as a product has them, and the errors of the row."""
     languages = settings.shop_locales
 
     def texts(name: str) -> LocalizedText:
@@ -229,7 +231,7 @@ def _values(cells: dict[str, str], categories: dict[str, Category], *, new: bool
             categories[slug] = Category(slug=_slug(slug), name=texts("category"), position=len(categories))
         if slug not in categories:
             known = ", ".join(categories) or "none yet"
-            raise ValueError(f"there is {known}; a new one needs its name in category_{languages[0]}")
+            raise ValueError(f"categories are {known}; a new one needs its name in category_{languages[0]}")
         return categories[slug]
 
     readers: dict[str, Callable[[str], Any]] = {
@@ -255,13 +257,13 @@ def _values(cells: dict[str, str], categories: dict[str, Category], *, new: bool
 
 def _slug(text: str) -> str:
     if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", text) or len(text) > 80:
-        raise ValueError("write small letters, digits and single hyphens, such as brass-dallah")
+        raise ValueError("write lower-case letters, digits and single hyphens, such as brass-dallah")
     return text
 
 
 def _price(text: str) -> int:
     if not (minor := to_minor(text, settings.shop_currency)):
-        raise ValueError("nothing is sold for nothing")
+        raise ValueError("write a price above 0")
     return minor
 
 

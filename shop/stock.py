@@ -1,4 +1,4 @@
-"""Stock taken and given back, by conditional UPDATE, with its row in the ledger."""
+"""Stock: reserved and returned by conditional UPDATE, each time with a row in the ledger."""
 
 from typing import Any, cast
 
@@ -11,18 +11,18 @@ from shop.states import StockReason
 
 
 def take(session: Session, order: Order) -> None:
-    """Reserve what an order needs, under its reservation number.
+    """Reserve an order's products, under its reservation number.
 
     Raises:
-        SoldOut: if a product has too little left; the caller's transaction or savepoint must then be rolled back.
+        SoldOut: too little stock of a product. The caller must roll back its transaction or savepoint.
     """
-    for line in sorted(order.product_lines, key=_product_id):  # one order for all, so that no two deadlock
+    for line in sorted(order.product_lines, key=_product_id):  # the same lock order everywhere: no deadlocks
         if not _change(session, order, line, -line.quantity, StockReason.RESERVED):
             raise SoldOut(cast(Product, line.product))
 
 
 def give_back(session: Session, order: Order) -> None:
-    """Give back what the order's present reservation holds."""
+    """Return what the order's current reservation holds."""
     for line in sorted(order.product_lines, key=_product_id):
         _change(session, order, line, line.quantity, StockReason.RETURNED)
 

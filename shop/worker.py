@@ -1,6 +1,6 @@
-"""The worker: does what is due after a commit or after some time. It stands on top of all rules.
+"""The worker: relays the outbox (T4), ends reservations, and does the periodic chores. It stands above all rules.
 
-Messages of the outbox are leased, handled outside any transaction, and handled again if that failed.
+A message is leased, handled outside any transaction, and handled again later if that failed: handlers are idempotent.
 """
 
 import logging
@@ -23,35 +23,35 @@ from shop.states import AttentionKind, CallbackOutcome, OrderState, OutboxKind
 log = logging.getLogger(__name__)
 
 LEASE = timedelta(seconds=60)
-"""How long a worker may be at a message before another takes it over."""
-BATCH = 20  # messages at most before reservations get their turn again
-ALERT_AFTER = 5  # failures before a person is told
+"""How long a worker may take for a message before another takes it over."""
+BATCH = 20  # messages between two looks at the reservations
+ALERT_AFTER = 5  # failed attempts before the message is flagged
 DIGEST_EVERY = timedelta(hours=1)
 CALLBACK_EXPECTED_WITHIN = timedelta(minutes=15)
-MISSES_KEPT = 10_000  # callbacks without a secret of ours, and for how long; all others are kept for ever
+MISSES_KEPT = 10_000  # callbacks with an unknown secret, and for how long; all others are kept for good
 MISSES_KEPT_FOR = timedelta(days=7)
 
 
 def work(stop: threading.Event, pause: float = 1.0) -> None:
-    """Do what is due, every `pause` seconds, until `stop` is set. A fault in one round is logged; the next goes on."""
+    """Run a round every `pause` seconds until `stop` is set. An error is logged and ends only its round."""
     while not stop.is_set():
         try:
             tick(stop)
         except Exception:
-            log.exception("the worker's round failed and will be repeated")
+            log.exception("a round of the worker failed; the next one tries again")
         finally:
             db.session.remove()
         stop.wait(pause)
 
 
 def tick(stop: threading.Event | None = None) -> None:
-    """One round of everything that is due; it ends early when `stop` is set."""
+    """Run one round of everything that is due. It ends early when `stop` is set."""
     _beat()
     for order_id in _run_out():
         try:
             orders.expire(order_id)
-        except SQLAlchemyError:  # one order must not keep all others from their turn
-            log.exception("order %s could not be expired and will be tried again", order_id)
+        except SQLAlchemyError:  # one order's error must not keep the others from expiring
+            log.exception("order %s could not be expired; the next round tries again", order_id)
     _notice_possibly_paid()
     _queue_digest()
     for _ in range(BATCH):
@@ -63,33 +63,33 @@ def tick(stop: threading.Event | None = None) -> None:
 
 
 def _beat() -> None:
-    """Leave a sign of life, for `/readyz`."""
+    """Record the heartbeat, at most every 10 seconds."""
     last = db.session.get(Heartbeat, "worker")
     if last is None or last.at < now() - timedelta(seconds=10):
         with write() as session:
-            _note_time(session, "worker")
+            _record_time(session, "worker")
 
 
-def _note_time(session: Session, name: str) -> None:
-    """Note that something was done now. Two workers may do so at the same moment."""
+def _record_time(session: Session, name: str) -> None:
+    """Record that something was done now. Two workers may do so at the same moment."""
     row = upsert(session, Heartbeat).values(name=name, at=now())
     session.execute(row.on_conflict_do_update(index_elements=["name"], set_={"at": row.excluded.at}))
 
 
 def _serialize_workers(session: Session) -> None:
-    """Let several workers in one by one, until the transaction ends."""
+    """Serialize concurrent workers until the transaction ends."""
     session.get_one(Heartbeat, "worker", with_for_update=True)
 
 
 def _run_out() -> list[int]:
-    """Unpaid orders whose reservation is over."""
+    """List unpaid orders whose reservation ran out."""
     unpaid = [state for state in OrderState if state.holds_stock_unpaid]
     due = select(Order.id).where(Order.state.in_(unpaid), Order.reserved_until <= now())
     return list(db.session.scalars(due.order_by(Order.reserved_until).limit(100)))
 
 
 def _notice_possibly_paid() -> None:
-    """Back by successUrl and no callback for long: callbacks may be switched off, or their URL wrong."""
+    """Flag orders whose buyer returned by successUrl long ago without a callback: the callback URL may be wrong."""
     unpaid = [state for state in OrderState if state.may_have_unseen_payment]
     overdue = select(Order).where(Order.state.in_(unpaid), Order.returned_at <= now() - CALLBACK_EXPECTED_WITHIN)
     told = select(Attention.id).where(Attention.kind == AttentionKind.POSSIBLY_PAID, Attention.order_id == Order.id)
@@ -103,7 +103,7 @@ def _notice_possibly_paid() -> None:
 
 
 def _queue_digest() -> None:
-    """Tell the merchant what is new in the queue, at most once an hour."""
+    """Queue an e-mail to the merchant about new attention items, at most once an hour."""
     if not settings.merchant_email:
         return
     news = select(Attention).where(Attention.closed_at.is_(None), Attention.mailed_at.is_(None))
@@ -114,7 +114,7 @@ def _queue_digest() -> None:
         last = session.scalar(select(func.max(Attention.mailed_at)))
         if last is not None and last > now() - DIGEST_EVERY:
             return
-        # Skipped is what is being counted up this moment: waiting for one with others in hand could be a deadlock.
+        # SKIP LOCKED: items being counted up right now are taken next time. Waiting for them could deadlock.
         items = list(session.scalars(news.order_by(Attention.id).limit(100).with_for_update(skip_locked=True)))
         for item in items:
             item.mailed_at = now()
@@ -125,9 +125,9 @@ def _queue_digest() -> None:
 
 
 def _lease() -> OutboxMessage | None:
-    """Take the message that is due longest: until its lease is over no other worker sees it."""
+    """Lease the message that has been due longest. No other worker takes it until the lease ends."""
     due = select(OutboxMessage).where(OutboxMessage.done_at.is_(None), OutboxMessage.due_at <= now())
-    if db.session.scalar(due.limit(1)) is None:  # most rounds find nothing, and then nothing is written
+    if db.session.scalar(due.limit(1)) is None:  # the usual case: nothing is due, nothing written
         return None
     with write() as session:
         oldest = due.order_by(OutboxMessage.due_at, OutboxMessage.id).limit(1)
@@ -139,42 +139,40 @@ def _lease() -> OutboxMessage | None:
 
 
 def _deliver(message: OutboxMessage) -> None:
-    """Run a message's handler, outside any transaction, and store how it went."""
+    """Run a message's handler outside any transaction, and store the result."""
     error = ""
     try:
         HANDLERS[message.kind](message)
-    except Exception as caught:  # whatever a handler throws, the payment stands and the effect is tried again
-        said = NOT_SHOWN if repeats_a_secret(settings, str(caught)) else caught  # a mail server may
+    except Exception as caught:  # the payment stands, whatever a handler raises; the message is retried
+        said = NOT_SHOWN if repeats_a_secret(settings, str(caught)) else caught
         error = f"{type(caught).__name__}: {said}"[:300]
-        log.warning("outbox %s failed (try %d): %s", message.key, message.attempts, error)
+        log.warning("outbox %s failed (attempt %d): %s", message.key, message.attempts, error)
     with write() as session:
         order_id = message.payload.get("order_id")
         if order_id is not None and not orders.lock(session, order_id).email:
-            error = ""  # the customer was forgotten meanwhile: nothing is to be sent, and a complaint names the address
+            error = ""  # contact data was erased meanwhile: nothing to send, and the error may quote the address
         stored = session.get_one(OutboxMessage, message.id)
         stored.error = error
         if not error:
             stored.done_at = now()
             return
         stored.due_at = now() + back_off(stored.attempts)
-        if (
-            stored.attempts >= ALERT_AFTER and stored.kind is not OutboxKind.MAIL_DIGEST
-        ):  # it could not be told by itself
+        if stored.attempts >= ALERT_AFTER and stored.kind is not OutboxKind.MAIL_DIGEST:  # can't announce itself
             flag(session, AttentionKind.OUTBOX_STUCK, stored.key, error, order_id)
 
 
 def _do_hourly() -> None:
-    """Do what has time. When it was last done is kept beside the sign of life, for all workers."""
+    """Do the hourly chores, once for all workers."""
     last = db.session.get(Heartbeat, "hourly")
     if last is None or last.at < now() - timedelta(hours=1):
         forget_misses()
         privacy.tidy()
         with write() as session:
-            _note_time(session, "hourly")
+            _record_time(session, "hourly")
 
 
 def forget_misses() -> None:
-    """Delete old callbacks that brought no secret of ours: anybody can send them, and they must not fill the disk."""
+    """Delete old callbacks with an unknown secret: anyone can send them, and they must not fill the disk."""
     misses = [outcome for outcome in CallbackOutcome if outcome.is_miss]
     ids = select(CallbackAttempt.id).where(CallbackAttempt.outcome.in_(misses))
     newest_to_go = db.session.scalar(ids.order_by(CallbackAttempt.id.desc()).offset(MISSES_KEPT).limit(1))
@@ -185,23 +183,23 @@ def forget_misses() -> None:
 
 
 def back_off(attempts: int) -> timedelta:
-    """The pause after so many failures: 10 seconds, doubling, six hours at most."""
+    """Return the pause after that many failed attempts: 10 seconds, doubled each time, six hours at most."""
     return min(timedelta(seconds=10 * 2 ** min(attempts - 1, 20)), timedelta(hours=6))
 
 
-# --- What the messages do --------------------------------------------------------------------------------------------
+# --- Handlers --------------------------------------------------------------------------------------------------------
 
 
 def _mail_customer(message: OutboxMessage) -> None:
     """Send "your order, pay here" or the receipt."""
     order = db.session.get_one(Order, message.payload["order_id"])
     too_late = message.kind is OutboxKind.MAIL_PAY_HERE and not order.may_still_be_paid
-    if order.email and not too_late:  # a till's order, or a customer who asked to be forgotten, has no address
+    if order.email and not too_late:  # a till order, or erased contact data
         mail.send(message, order.email, order.locale, order=order, link=mail.order_link(order))
 
 
 def _mail_digest(message: OutboxMessage) -> None:
-    """Send the merchant what needs attention."""
+    """Send the merchant the digest of what needs attention."""
     items = db.session.scalars(
         select(Attention).where(Attention.id.in_(message.payload["attention_ids"])).order_by(Attention.id)
     ).all()

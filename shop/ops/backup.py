@@ -1,7 +1,7 @@
-"""`flask --app app backup FILE`: a copy of the whole database as it was at one moment, while the shop goes on.
+"""`flask --app app backup FILE`: a copy of the database, consistent as of one moment, while the shop keeps running.
 
-It holds everything but the keys: those of the gateway and of the cookies are settings, and of the gateway's secrets
-only digests are stored. It holds customers' addresses, so its owner alone may read it.
+It contains no keys: API key and secret key are settings, and of the gateway's secrets only digests are stored. It does
+contain customers' addresses, so only its owner may read it.
 """
 
 import errno
@@ -18,19 +18,19 @@ from sqlalchemy import URL
 
 from shop.db import db, engine, sqlite_library
 
-STEP = 1000  # pages that SQLite copies between two signs of progress: 4 MB
+STEP = 1000  # pages copied between two progress reports: 4 MB
 
 
 class Failed(Exception):
-    """There is no backup. The text says why, in English."""
+    """The backup failed. The text says why, in English."""
 
 
 @contextmanager
 def new_file(target: Path) -> Iterator[Path]:
-    """A file beside `target`, readable by its owner alone. It takes that name when the block has ended well.
+    """Create a file beside `target`, readable by its owner only, and rename it to `target` when the block succeeds.
 
     Raises:
-        OSError: `target` exists already (nothing is ever overwritten), or its folder cannot be written to.
+        OSError: `target` exists already (nothing is overwritten), or its folder can't be written to.
     """
     _refuse_existing(target)
     number, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
@@ -54,13 +54,13 @@ def save(target: Path, progress: Callable[[int, int], None]) -> str:
 
     Args:
         target: the file to make.
-        progress: is told how much is done, and how much there is in all.
+        progress: called with the amounts done and in all.
 
     Returns:
         How to restore it, in English.
 
     Raises:
-        Failed, OSError: there is no new file.
+        Failed, OSError: no file was created.
     """
     with new_file(target) as part:
         if engine().dialect.name == "sqlite":
@@ -102,7 +102,7 @@ def _copy_sqlite(part: Path, progress: Callable[[int, int], None]) -> None:
 
 
 def _dump_postgresql(part: Path) -> None:
-    """Let pg_dump write it. The password goes by the environment: everybody can read a process's arguments."""
+    """Run pg_dump. The password goes by the environment: anyone can read a process's arguments."""
     program = shutil.which("pg_dump")
     if program is None:
         raise Failed(

@@ -11,11 +11,11 @@ from models import Heartbeat, now
 from shop.db import db
 
 WORKER_TIMEOUT = timedelta(minutes=2)
-"""A worker that was not heard of for longer is taken for dead."""
+"""A worker without a heartbeat for longer counts as stopped."""
 
 
 def problems() -> list[str]:
-    """What is amiss, in plain words; empty if nothing is."""
+    """Return the problems in plain words; empty if there are none."""
     try:
         with db.engine.connect() as connection:
             current = MigrationContext.configure(connection).get_current_revision()
@@ -25,10 +25,10 @@ def problems() -> list[str]:
     except SQLAlchemyError:
         return ["the database does not answer"]
     if beat is None or beat.at < now() - WORKER_TIMEOUT:
-        return ["the worker is not running: start flask worker, or flask serve, which brings one"]
+        return ["the worker is not running: start flask worker, or flask serve, which starts one"]
     return []
 
 
 def newest_revision() -> str | None:
-    """The revision that the migrations lead to."""
+    """Return the head revision of the migrations."""
     return ScriptDirectory(current_app.extensions["migrate"].directory).get_current_head()

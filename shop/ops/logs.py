@@ -1,4 +1,4 @@
-"""The lines of the log: one for each thing told, with the time in UTC and the request that it belongs to."""
+"""The log: one line per event, with the time in UTC and the id of its request."""
 
 import logging
 import re
@@ -16,20 +16,20 @@ _KEPT = "dukkan.request_id"
 
 
 def init_logs(app: Flask) -> None:
-    """Tell every answer's receiver under which id the log has it."""
+    """Add the request's id to every response."""
     app.after_request(add_request_id)
 
 
 def add_request_id(response: Response) -> Response:
-    """Send the request's id along: whoever reports a fault can name it."""
+    """Add the request's id, so that a fault report can name it."""
     response.headers[HEADER] = request_id()
     return response
 
 
 def request_id() -> str:
-    """The id of the request that is being answered; `-` outside of one.
+    """Return the id of the current request; `-` outside of one.
 
-    An id that came with the request is taken over from a known proxy alone: others could make lines look alike.
+    An id sent with the request is only used behind a known proxy: anyone else could make lines look alike.
     """
     if not has_request_context():
         return "-"
@@ -40,7 +40,7 @@ def request_id() -> str:
 
 
 def to_stderr() -> None:
-    """Write the log of this process to its error output."""
+    """Write the log of this process to stderr."""
     handler = logging.StreamHandler()
     handler.setFormatter(OneLine())
     logging.basicConfig(level=logging.INFO, handlers=[handler])
@@ -48,31 +48,30 @@ def to_stderr() -> None:
 
 
 class OneLine(logging.Formatter):
-    """Lines that nobody can forge: what is told stays on one line, whatever it quotes, and a traceback is indented."""
+    """Lines that can't be forged: a message stays on one line, whatever it quotes; a traceback is indented."""
 
     converter = staticmethod(time.gmtime)
     default_time_format = "%Y-%m-%dT%H:%M:%S"
     default_msec_format = "%s.%03dZ"
 
     def __init__(self) -> None:
-        """Time, level, request, place, words."""
         super().__init__("%(asctime)s %(levelname)s [%(request_id)s] %(name)s: %(message)s")
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line, with its request."""
+        """Return the line, with the request's id."""
         record = copy(record)
-        record.request_id, record.exc_text = request_id(), None  # which another formatter may have left there
+        record.request_id, record.exc_text = request_id(), None  # another formatter may have set it
         return super().format(record)
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  (logging's name)
-        """The words, on one line."""
+        """Return the message on one line."""
         return printable(super().formatMessage(record))
 
     def formatException(self, ei: Any) -> str:  # noqa: N802  (logging's name)
-        """The traceback, each of its lines under the line that it explains."""
+        """Return the traceback, each line indented below the message."""
         return "\n".join(f"  | {printable(line)}" for line in super().formatException(ei).split("\n"))
 
 
 def printable(text: str) -> str:
-    """A text in which everything is written out that could break a line, hide in it or turn it around."""
+    """Escape every character that could break a line, hide in it or reverse it."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

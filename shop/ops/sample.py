@@ -14,7 +14,7 @@ DATA = Path(__file__).with_name("sample_shop.json")
 
 
 def fill() -> int:
-    """Add what is missing of the sample shop, leaving alone what is there. Returns the number of products added."""
+    """Add missing categories, delivery methods and products of the sample shop. Return the number of products added."""
     data = json.loads(DATA.read_text(encoding="utf-8"))
     with write() as session:
         categories = {one.slug: one for one in session.scalars(select(Category))}
