@@ -1,5 +1,5 @@
-"""The sandbox: a stand-in for the amwal.exchange gateway, to try a shop out without an account or real money.
+"""A simulated amwal.exchange gateway, for testing a shop without real money.
 
-It speaks the documented merchant protocol over real HTTP, keeps its own database and imports nothing of the shop:
-code shared by both sides would hide a mistake that both sides share. Start it with `python -m sandbox serve`.
+It speaks the documented merchant protocol over HTTP, has its own database and imports nothing from the shop: a bug in
+shared code would be on both sides and stay hidden. Start it with `python -m sandbox serve`.
 """

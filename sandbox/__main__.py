@@ -24,28 +24,28 @@ from sandbox.app import create_app, store_of
 from sandbox.conformance import report
 from sandbox.conformance.checks import Verdict
 from sandbox.conformance.run import Run
-from sandbox.conformance.shops import Dukkan, Told
+from sandbox.conformance.shops import AnyShop, Dukkan
 from sandbox.delivery import DeliveryWorker
 from sandbox.trouble import CASES, callbacks
 
 DRAIN_SECONDS = 10
-# Larger than what the app itself accepts, so that the app can answer 413 in its own words up to this size.
+# Above the app's own limit, so that up to this size the 413 and its message come from the app.
 LARGEST_READ = 1024 * 1024
 
 
 def _web_address(_context: click.Context, _option: click.Parameter, value: str | None) -> str | None:
-    """Option check: an http(s) address."""
-    with suppress(ValueError):  # what `urlsplit` says to odd brackets and ports
+    """Check an option: an http(s) address, or nothing."""
+    with suppress(ValueError):  # from `urlsplit`, for malformed hosts
         if not value or (urlsplit(value).scheme in {"http", "https"} and urlsplit(value).hostname):
             return value
-    raise click.BadParameter("an address starts with http:// or https:// and a host")
+    raise click.BadParameter("must start with http:// or https:// and a host")
 
 
 def _key(_context: click.Context, _option: click.Parameter, value: str | None) -> str | None:
-    """Option check: what can travel in an HTTP header as one word."""
+    """Check an option: an API key that fits into an HTTP header."""
     if value is None or re.fullmatch("[!-~]+", value):
         return value
-    raise click.BadParameter("a key is one word of ASCII characters")
+    raise click.BadParameter("must be ASCII characters without spaces")
 
 
 option = partial(click.option, show_default=True, show_envvar=True)
@@ -53,61 +53,61 @@ option = partial(click.option, show_default=True, show_envvar=True)
 
 @click.group()
 def cli() -> None:
-    """A stand-in for the amwal.exchange payment gateway. No real money moves."""
+    """A simulated amwal.exchange payment gateway. No real money moves."""
 
 
 @cli.command(context_settings={"auto_envvar_prefix": "SANDBOX"})
-@option("--host", default="127.0.0.1", help="Address to listen on; 0.0.0.0 lets phones in.")
-@option("--port", default=8001, type=click.IntRange(0, 65535), help="0 takes a free one.")
-@option("--database", default="instance/sandbox.sqlite3", help="SQLite file; made if missing.")
+@option("--host", default="127.0.0.1", help="Address to listen on; 0.0.0.0 for phones in the network.")
+@option("--port", default=8001, type=click.IntRange(0, 65535), help="Port to listen on; 0 for any free one.")
+@option("--database", default="instance/sandbox.sqlite3", help="SQLite file; created if missing.")
 @option(
     "--callback-url",
     callback=_web_address,
-    show_default="the database's, at first http://127.0.0.1:8000/amwal/callback",
-    help="Where the shop hears of payments; '' switches callbacks off.",
+    show_default="the last one, at first http://127.0.0.1:8000/amwal/callback",
+    help="The shop's address for callbacks; '' switches callbacks off.",
 )
 @option(
     "--api-key",
     callback=_key,
-    show_default="the database's, at first a random one",
-    help="What the shop sends as Bearer.",
+    show_default="the last one, at first a random one",
+    help="API key, which the shop sends as Bearer token.",
 )
 @option(
     "--public-url",
     callback=_web_address,
     show_default="http://HOST:PORT",
-    help="How payment links begin; phones must be able to reach it.",
+    help="Start of payment links; phones must be able to reach it.",
 )
 @option("--mails", default="instance/sandbox-mail", help="Folder for the e-mails about failed callbacks.")
 @option(
     "--speed",
     default=1.0,
     type=click.FloatRange(min=0, min_open=True),
-    help="Divides the waiting between callback attempts: 4320 makes a minute of 3 days.",
+    help="Speeds up callback retries: with 4320, the 3 days take one minute.",
 )
 def serve(host: str, port: int, public_url: str | None, **settings: Any) -> None:
-    """Serve the gateway until Ctrl-C or SIGTERM; requests in flight finish first."""
+    """Serve the gateway until Ctrl-C or SIGTERM; requests in progress finish first."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # requests that wait a moment are no news
+    logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # it warns of every short wait
     listener = _listen(host, port)
     here = _address(host, listener.getsockname()[1])
     try:
         app = create_app(public_url=public_url or here, **settings)
     except (sqlite3.Error, OSError) as error:
         listener.close()
-        raise click.ClickException(f"The database {settings['database']} can't be used: {error}.") from error
+        raise click.ClickException(f"Can't use the database {settings['database']}: {error}.") from error
     server = create_server(
         app,
         sockets=[listener],
         threads=8,
         ident="sandbox",
         max_request_body_size=LARGEST_READ,
-        clear_untrusted_proxy_headers=False,  # they are never believed, but show that a request came through a tunnel
+        clear_untrusted_proxy_headers=False,  # never trusted, but they reveal requests through a tunnel
     )
     worker = DeliveryWorker(store_of(app), speed=settings["speed"], mails=app.config["MAILS"])
-    stop = _signalled(server)
+    stop = _stop_on_signals(server)
     worker.start()
-    _say_where(app, here)
+    _print_settings(app, here)
     _run(server, stop)
     worker.stop()
     store_of(app).close()
@@ -115,26 +115,33 @@ def serve(host: str, port: int, public_url: str | None, **settings: Any) -> None
 
 @cli.command()
 @click.argument("invoice", required=False)
-@click.option("--case", "name", type=click.Choice(list(CASES)), metavar="CASE", help="Which trouble; --list names all.")
-@option("--sandbox", default="http://127.0.0.1:8001", envvar="SANDBOX_URL", callback=_web_address, help="Its address.")
-@click.option("--list", "wants_list", is_flag=True, help="List the cases, and what a shop must do in each.")
+@click.option("--case", "name", type=click.Choice(list(CASES)), metavar="CASE", help="Fault case; see --list.")
+@option(
+    "--sandbox",
+    default="http://127.0.0.1:8001",
+    envvar="SANDBOX_URL",
+    callback=_web_address,
+    help="The sandbox's address.",
+)
+@click.option("--list", "wants_list", is_flag=True, help="List the cases and what a shop must do in each.")
 def trigger(invoice: str | None, name: str | None, sandbox: str, wants_list: bool) -> None:
-    """Make trouble with INVOICE: its id, `last` for the newest one, or `next` for the next request.
+    """Start a fault case for INVOICE: an id, `last` for the newest one, or `next`.
 
-    Prints what a shop must do, and what it answered. Exit code 1 if that differs.
+    `next` is the shop's next request for an invoice. Prints what a shop must do, and its answers. The exit code is 1 if
+    an answer is wrong.
     """
     if wants_list:
         for case in CASES.values():
             click.echo(f"{'next' if case.at == 'put' else 'INVOICE':8} {case.name:16} A shop must {case.must}.")
         return
     if invoice is None or name is None:
-        raise click.UsageError("Say which INVOICE and which --case; --list names the cases.")
+        raise click.UsageError("Give an INVOICE and a --case; --list shows the cases.")
     try:
         answer = requests.post(f"{sandbox.rstrip('/')}/trouble", json={"invoice": invoice, "case": name}, timeout=120)
         report = answer.json()
     except (requests.RequestException, ValueError) as error:
         raise click.ClickException(
-            f"No sandbox answers at {sandbox}. Start one with `python -m sandbox serve`, or name it with --sandbox."
+            f"No sandbox answers at {sandbox}. Start one with `python -m sandbox serve`, or give another --sandbox."
         ) from error
     if not answer.ok:
         raise click.ClickException(str(report.get("message", answer.status_code)))
@@ -143,24 +150,26 @@ def trigger(invoice: str | None, name: str | None, sandbox: str, wants_list: boo
         verdict = "ok" if step["ok"] else f"WRONG, expected {step['expected']}"
         click.echo(f"  {step['what']}: {step['answer']} in {step['milliseconds']} ms, {verdict}")
     if not report["sent"]:
-        click.echo(_NOTHING_SENT.get(name, "  The next request for an invoice meets with it: place an order."))
+        click.echo(_NOTHING_SENT.get(name, "  It applies to the next request for an invoice: place an order."))
     sys.exit(0 if report["ok"] else 1)
 
 
 @cli.command()
-@click.option("--listen", "port", required=True, type=click.IntRange(1, 65535), help="Port to be the gateway at.")
-@click.option("--callback-url", required=True, callback=_web_address, help="Where your shop hears callbacks.")
-@click.option("--dukkan", is_flag=True, help="Your shop is a Dukkan or a fork: place the orders by its own forms.")
-@click.option("--place", "command", metavar="CMD", help="Command that places one order and prints its page's address.")
-@click.option("--paid-text", default="", help="Text that an order's page shows when it is paid, and only then.")
-@click.option("--late", type=click.FloatRange(min=0), help="Minutes that your shop holds goods for an unpaid order.")
-@click.option("--junit", type=click.Path(dir_okay=False, writable=True, path_type=Path), help="Write JUnit's XML here.")
-@option("--folder", default="instance/conformance", type=click.Path(path_type=Path), help="For what must last.")
-@click.option("--fresh", is_flag=True, help="Begin anew, with a new project and key.")
+@click.option("--listen", "port", required=True, type=click.IntRange(1, 65535), help="Port for the gateway.")
+@click.option("--callback-url", required=True, callback=_web_address, help="Your shop's address for callbacks.")
+@click.option("--dukkan", is_flag=True, help="Your shop is a Dukkan or a fork: place orders through its forms.")
+@click.option("--place", "command", metavar="CMD", help="Command that places an order and prints its page's address.")
+@click.option("--paid-text", default="", help="Text that only the page of a paid order shows.")
+@click.option("--late", type=click.FloatRange(min=0), help="Minutes that your shop reserves goods for an unpaid order.")
+@click.option(
+    "--junit", type=click.Path(dir_okay=False, writable=True, path_type=Path), help="JUnit XML file to write."
+)
+@option("--folder", default="instance/conformance", type=click.Path(path_type=Path), help="Data of unfinished runs.")
+@click.option("--fresh", is_flag=True, help="Start over, with a new project and API key.")
 def conformance(port: int, callback_url: str, dukkan: bool, command: str | None, **more: Any) -> None:
-    """Be the gateway for a running shop, and put it through every case.
+    """Act as the gateway of a running shop, and check every case.
 
-    Interrupted, it goes on where it stopped when it's started again. Exit code 1 if a check failed.
+    An interrupted run resumes when it is started again. The exit code is 1 if a check failed.
     """
     if dukkan and command:
         raise click.UsageError("Give either --dukkan or --place.")
@@ -176,9 +185,13 @@ def conformance(port: int, callback_url: str, dukkan: bool, command: str | None,
     server = create_server(app, sockets=[listener], threads=16, ident="sandbox", max_request_body_size=LARGEST_READ)
     threading.Thread(target=server.run, daemon=True).start()
     with app.app_context():
-        shop = Dukkan(origin) if dukkan else Told(command, more["paid_text"])
+        shop = Dukkan(origin) if dukkan else AnyShop(command, more["paid_text"])
         run = Run(shop, callback_url=callback_url, late_minutes=late, kept=folder / "results.json")
-        _say_conformance(app, here)
+        project = store_of(app).project()
+        click.echo("Start your shop with these settings (named as in Dukkan), and keep it running:")
+        click.echo(f"  AMWAL_PROJECT_URL={here}/projects/{project.id}")
+        click.echo(f"  AMWAL_API_KEY={project.api_key}")
+        click.echo(f"  AMWAL_PAYMENT_ORIGINS={here}")
         if dukkan:
             click.echo(f"  PUBLIC_URL={origin}")
             click.echo(f"  DATABASE_URL=sqlite:///{folder.resolve() / 'shop.db'}")
@@ -186,7 +199,7 @@ def conformance(port: int, callback_url: str, dukkan: bool, command: str | None,
                 click.echo(f"  RESERVATION_MINUTES={max(1, round(late))}")
         todo = run.groups_to_do()
         minutes = late + 1 + len(todo) / 20
-        click.echo(f"{len(todo)} orders are to be placed; it takes about {minutes:.0f} minutes.")
+        click.echo(f"The run places {len(todo)} orders, which takes about {minutes:.0f} minutes.")
         _wait_for(callback_url)
         for number, group in enumerate(todo, 1):
             for result in run.do(group):
@@ -195,22 +208,13 @@ def conformance(port: int, callback_url: str, dukkan: bool, command: str | None,
     click.echo("\n" + report.table(results))
     if more["junit"]:
         report.write_junit(more["junit"], results)
-    (folder / "results.json").unlink(missing_ok=True)  # complete: the next run begins anew
+    (folder / "results.json").unlink(missing_ok=True)  # complete: the next run starts over
     passed = {result.verdict for result in results}
     sys.exit(0 if Verdict.PASSED in passed and Verdict.FAILED not in passed else 1)
 
 
-def _say_conformance(app: Flask, here: str) -> None:
-    """Print the settings to start the shop with."""
-    project = store_of(app).project()
-    click.echo("Start your shop with these settings (their names are Dukkan's), and leave it running:")
-    click.echo(f"  AMWAL_PROJECT_URL={here}/projects/{project.id}")
-    click.echo(f"  AMWAL_API_KEY={project.api_key}")
-    click.echo(f"  AMWAL_PAYMENT_ORIGINS={here}")
-
-
 def _wait_for(callback_url: str, seconds: float = 900) -> None:
-    """Wait until something listens where the shop should be."""
+    """Wait until the shop's port accepts connections, or end with an error."""
     address, until = urlsplit(callback_url), monotonic() + seconds
     place = (address.hostname or "", address.port or (443 if address.scheme == "https" else 80))
     click.echo(f"Waiting for the shop at {place[0]}, port {place[1]} …")
@@ -218,18 +222,18 @@ def _wait_for(callback_url: str, seconds: float = 900) -> None:
         with suppress(OSError), socket.create_connection(place, timeout=2):
             return
         if monotonic() > until:
-            raise click.ClickException("The shop did not start. Start this command again when it runs.")
+            raise click.ClickException("The shop did not start. Run this command again when the shop is running.")
         sleep(0.2)
 
 
 _NOTHING_SENT = {
-    "late": f"  Paid. The callback goes out in {callbacks.LATE_SECONDS // 60} minutes; the account can send it now.",
-    "never": "  Paid. No callback will come.",
+    "late": f"  Paid. The callback follows in {callbacks.LATE_SECONDS // 60} minutes; the account can send it now.",
+    "never": "  Paid. No callback will be sent.",
 }
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """Return a listening socket, or end with one clear line."""
+    """Return a listening socket, or end with a one-line error."""
     try:
         return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except OSError as error:
@@ -239,14 +243,14 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def _address(host: str, port: int) -> str:
-    """Return the address at which this machine reaches the server."""
-    if host in {"0.0.0.0", "::", ""}:  # noqa: S104 - compared, not listened on
+    """Return the server's address for this machine."""
+    if host in {"0.0.0.0", "::", ""}:  # noqa: S104 - only compared
         host = "127.0.0.1"
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def _say_where(app: Flask, here: str) -> None:
-    """Print what the shop's settings need."""
+def _print_settings(app: Flask, here: str) -> None:
+    """Print the values for the shop's settings."""
     project = store_of(app).project()
     with app.test_request_context(base_url=here):
         project_url = url_for("api.create_invoice", project_id=project.id, _external=True)
@@ -255,11 +259,11 @@ def _say_where(app: Flask, here: str) -> None:
     click.echo(f"  API key       {project.api_key}")
     click.echo(f"  Callback URL  {project.callback_url or '(none: callbacks are off)'}")
     click.echo(f"  Account       {here}/")
-    click.echo("Ctrl-C ends it.")
+    click.echo("Press Ctrl-C to stop.")
 
 
-def _signalled(server: Any) -> threading.Event:
-    """Return an event that is set by Ctrl-C and SIGTERM; a second signal then ends the process at once."""
+def _stop_on_signals(server: Any) -> threading.Event:
+    """Return an event set by Ctrl-C or SIGTERM; a second signal kills the process."""
     stop = threading.Event()
 
     def on_signal(number: int, _frame: FrameType | None) -> None:
@@ -273,9 +277,9 @@ def _signalled(server: Any) -> threading.Event:
 
 
 def _run(server: Any, stop: threading.Event) -> None:
-    """Serve until `stop` is set, then let the requests in flight finish.
+    """Serve until `stop` is set, then let the requests in progress finish.
 
-    waitress's own `run()` stops in the middle of answers that aren't sent yet; hence the loop by hand.
+    This replaces waitress's `run()`, which drops unsent answers when it stops.
     """
 
     def turn(seconds: float) -> None:
@@ -283,7 +287,7 @@ def _run(server: Any, stop: threading.Event) -> None:
 
     while not stop.is_set():
         turn(1)
-    turn(0)  # take in those who had connected already
+    turn(0)  # accept waiting connections
     server.del_channel()
     server.socket.close()
     deadline = monotonic() + DRAIN_SECONDS

@@ -1,4 +1,4 @@
-"""The merchant's account: the project's settings and clock, its invoices, and what became of each callback."""
+"""The merchant's account: settings, clock, invoices and their callbacks."""
 
 import re
 from collections import defaultdict
@@ -25,7 +25,7 @@ REFUSALS_SHOWN = 5
 LARGEST_NUMBER = 2**63 - 1
 LONGEST_MOVE = 7 * 24 * 60 * 60
 WAIT_SECONDS = 3.0
-"""For how long a form's answer waits for the worker, so that the page after it shows what came of the press."""
+"""How long a form waits for the worker, so that the next page shows the result."""
 
 blueprint = Blueprint("account", __name__)
 blueprint.before_request(web.refuse_other_machines)
@@ -33,27 +33,33 @@ blueprint.before_request(web.refuse_other_machines)
 
 @blueprint.before_request
 def refuse_other_sites() -> None:
-    """Before a form is taken: abort with 403 if a page of another site sent it through the merchant's browser."""
+    """Abort with 403 if another site sent the form through the merchant's browser."""
     if request.method == "POST" and not web.is_from_own_page():
-        abort(403, "The form was sent from another site, so nothing was done. Press the button in the account itself.")
+        abort(403, "This form was sent from another site, so nothing was done. Use the button in the account.")
 
 
 @blueprint.get("/")
 def overview() -> ResponseReturnValue:
-    """Show the account; `?before=` a number shows the invoices older than that one, `?show=paid` the paid ones."""
+    """Show the account.
+
+    `?before=7` shows the invoices with numbers below 7, `?show=paid` only paid invoices.
+    """
     return _page(web.store().project())
 
 
 @blueprint.post("/settings")
 def keep_settings() -> ResponseReturnValue:
-    """Keep the project's settings; where one can't be kept, none is, and the page comes back with what was typed."""
+    """Save the project's settings.
+
+    If one is invalid, none is saved, and the page shows the input with error messages (422).
+    """
     typed: dict[str, Any] = {name: request.form.get(name, "").strip() for name in ("api_key", "callback_url")}
     typed |= {name: name in request.form for name in ("callbacks_on", "failure_mails_on")}
     errors = {}
     if not re.fullmatch("[!-~]+", typed["api_key"]):
-        errors["api_key"] = "A key is one word of ASCII characters, without blanks."
+        errors["api_key"] = "Enter ASCII characters without spaces."
     if typed["callback_url"] and not _is_address(typed["callback_url"]):
-        errors["callback_url"] = "An address starts with http:// or https:// and a host. Leave it empty for none."
+        errors["callback_url"] = "Enter an address that starts with http:// or https://, or leave this empty."
     if errors:
         return _page(typed, errors), 422
     web.store().keep_settings(**typed)
@@ -62,10 +68,13 @@ def keep_settings() -> ResponseReturnValue:
 
 @blueprint.post("/clock")
 def move_clock() -> ResponseReturnValue:
-    """Let the clock run on by `seconds` of the documented three days, and wait a little until it has arrived."""
+    """Advance the clock by the form's `seconds`, divided by the speed.
+
+    Waits up to 3 seconds for the clock.
+    """
     seconds = request.form.get("seconds", 0, type=int)
     if not 0 < seconds <= LONGEST_MOVE:
-        abort(422, f"The clock can be moved on by 1 to {LONGEST_MOVE} seconds at a time.")
+        abort(422, f"Advance the clock by 1 to {LONGEST_MOVE} seconds at a time.")
     store = web.store()
     store.move_clock(seconds / current_app.config["SPEED"])
     _wait_until(lambda: not store.clock_is_moving)
@@ -74,16 +83,16 @@ def move_clock() -> ResponseReturnValue:
 
 @blueprint.post(f"/deliveries/<int(max={LARGEST_NUMBER}):delivery_id>/attempt")
 def send_now(delivery_id: int) -> ResponseReturnValue:
-    """Send a callback at once, though it was given up, and wait a little for the answer."""
+    """Send a callback now, even one given up, and wait up to 3 seconds for the answer."""
     store = web.store()
     delivery = store.delivery(delivery_id) or abort(404)
-    if store.project().tells and store.attempt_now(delivery_id):
+    if store.project().sends_callbacks and store.attempt_now(delivery_id):
         _wait_until(lambda: (store.delivery(delivery_id) or delivery).attempts_made > delivery.attempts_made)
     return redirect(url_for(".overview", **_place(), _anchor=f"invoice-{delivery.invoice_id}"), 303)
 
 
 def _page(form: Project | dict[str, Any], errors: dict[str, str] | None = None) -> str:
-    """Return the account, with `form` in the fields of the settings and `errors` by field."""
+    """Return the account page, with `form` as settings and `errors` by field."""
     store, place = web.store(), _place()
     only_paid = "show" in place
     invoices = store.invoices(before=place.get("before", LARGEST_NUMBER), limit=INVOICES_A_PAGE, only_paid=only_paid)
@@ -120,14 +129,14 @@ def _page(form: Project | dict[str, Any], errors: dict[str, str] | None = None) 
 
 
 def _place() -> dict[str, Any]:
-    """Return where in the account the visitor is, as the arguments of its address; odd ones are passed over."""
+    """Return the account's query arguments; invalid ones are ignored."""
     place: dict[str, Any] = {"show": "paid"} if request.args.get("show") == "paid" else {}
     before = request.args.get("before", LARGEST_NUMBER, type=int)
     return place | ({"before": max(before, 0)} if before < LARGEST_NUMBER else {})
 
 
 def _is_address(text: str) -> bool:
-    with suppress(ValueError):  # what `urlsplit` says to odd brackets and ports
+    with suppress(ValueError):  # from `urlsplit`, for malformed hosts and ports
         parts = urlsplit(text)
         usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
         return usable and all(char > " " for char in text)
@@ -142,13 +151,13 @@ def _wait_until(happened: Callable[[], bool]) -> None:
 
 @blueprint.app_template_filter("utc")
 def utc(time: datetime) -> str:
-    """Return a time for people, to the second, in UTC."""
+    """Format a time in UTC, to the second."""
     return f"{time.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 @blueprint.app_template_filter("wait")
 def wait(seconds: float) -> str:
-    """Return a length of time in its largest fitting unit: "12 min"."""
+    """Format seconds in the largest unit that fits: "12 min"."""
     for unit, length in (("days", 86_400), ("h", 3_600), ("min", 60)):
         if seconds >= 2 * length:
             return f"{seconds / length:.0f} {unit}"

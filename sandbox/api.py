@@ -1,4 +1,4 @@
-"""The merchant's side: `PUT` to the project URL makes an invoice ("Create an invoice")."""
+"""The merchant's API: a `PUT` to the project URL ("Create an invoice")."""
 
 import hmac
 import json
@@ -16,7 +16,7 @@ from sandbox import web
 from sandbox.records import NewInvoice, Request
 from sandbox.trouble import CASES, replies
 
-# Not documented for the real gateway. What lies beyond is a mistake in the shop rather than a price.
+# The real gateway's limits are not documented; beyond these, the shop has a bug.
 AMOUNT_BELOW = Decimal(10) ** 15
 MAX_DECIMALS = 18
 NEW_INVOICE_STATUS = 1
@@ -27,15 +27,16 @@ blueprint.before_request(web.refuse_other_machines)
 
 @blueprint.route("/projects/<hex:project_id>", methods=["PUT"], provide_automatic_options=False)
 def create_invoice(project_id: str) -> ResponseReturnValue:
-    """Make an invoice from the JSON body and return its id, payment page, QR code and secret.
+    """Create an invoice from the JSON body.
 
-    Statuses of refusals are not documented; these are the usual ones: 404 for another project, 401 for a wrong key,
-    400 for a body that is no JSON object, 422 for a field that is missing or wrong. Planned trouble comes in between.
+    Returns its id, payment page, QR code and secret, or the answer of the planned fault case. The HTTP statuses of
+    errors are not documented; these are the usual ones: 404 for another project, 401 for a wrong API key, 400 for a
+    body other than a JSON object, 422 for a missing or invalid field.
     """
     project = web.store().project()
     g.received_at, g.trouble, g.status, g.invoice_id, g.bait = web.store().now(), "", None, None, ""
     if project_id != project.id:
-        abort(404, "There is no such project: look up its URL in the sandbox's account.")
+        abort(404, "Unknown project. The sandbox's account shows the project URL.")
     if not _key_is_right(project.api_key):
         raise Unauthorized("The API key is missing or wrong.", www_authenticate=WWWAuthenticate("bearer"))
     if "followed" in request.args:
@@ -49,9 +50,9 @@ def create_invoice(project_id: str) -> ResponseReturnValue:
 
 @blueprint.after_request
 def log_request(response: Response) -> Response:
-    """Keep what came and what became of it, refused or not, for the account. Nobody else's requests get here."""
+    """Log requests for invoices with their outcome, except those of other machines."""
     if "received_at" in g:
-        told = {} if response.is_streamed or response.status_code < 400 else response.get_json(silent=True) or {}
+        error = {} if response.is_streamed or response.status_code < 400 else response.get_json(silent=True) or {}
         web.store().record_request(
             Request(
                 received_at=g.received_at,
@@ -59,7 +60,7 @@ def log_request(response: Response) -> Response:
                 status=response.status_code if g.status is None else g.status,
                 invoice_id=g.invoice_id,
                 body="" if response.status_code == 413 else request.get_data(as_text=True)[:4000],
-                refusal=str(told.get("message", "")),
+                refusal=str(error.get("message", "")),
                 bait=g.bait,
             )
         )
@@ -67,7 +68,7 @@ def log_request(response: Response) -> Response:
 
 
 def _make_invoice() -> dict[str, Any]:
-    """Make the invoice that the request asks for; return the reply's `data`."""
+    """Create the requested invoice; return the reply's `data`."""
     invoice = web.store().add_invoice(read_invoice(request.get_data()))
     g.invoice_id = invoice.id
     url = payment_url(invoice.id)
@@ -81,19 +82,20 @@ def _make_invoice() -> dict[str, Any]:
 
 
 def payment_url(invoice_id: str, lang: str = "en") -> str:
-    """Return the address of an invoice's payment page, as phones can reach it."""
+    """Return the public address of an invoice's payment page."""
     return f"{current_app.config['PUBLIC_URL']}/{lang}/invoice/{invoice_id}"
 
 
 def qr_code(url: str) -> str:
-    """Return `url` as a QR code: a PNG picture in a data URI, 8 pixels a module, with the quiet zone cameras need."""
+    """Return a QR code for `url`: a PNG in a data URI, 8 pixels per module."""
     return str(segno.make(url, error="m", micro=False).png_data_uri(scale=8, border=4))
 
 
 def read_invoice(body: bytes) -> NewInvoice:
-    """Return what the shop asks for; abort with 400 or 422 and a sentence for the shop's developer.
+    """Parse a request for an invoice.
 
-    The content type isn't looked at, and unknown fields are passed over: neither is documented as an error.
+    Aborts with 400 or 422 and a message for the developer if it's invalid. The content type and unknown fields are
+    ignored: neither is documented as an error.
     """
     fields = _parse(body)
     return NewInvoice(
@@ -117,10 +119,10 @@ def _no_number(name: str) -> NoReturn:
 
 
 def _parse(body: bytes) -> dict[str, Any]:
-    """Return the body's object, its numbers as Decimal, so that 47.20 stays 47.20."""
+    """Return the body's object, with exact numbers (Decimal)."""
     try:
         fields = json.loads(body.decode("utf-8"), parse_float=Decimal, parse_int=Decimal, parse_constant=_no_number)
-    # RecursionError: nested deeper than any parser likes. ArithmeticError: an exponent that no Decimal holds.
+    # RecursionError: nested too deeply. ArithmeticError: an exponent out of Decimal's range.
     except (ValueError, ArithmeticError, RecursionError):
         abort(400, "The body must be JSON in UTF-8.")
     if not isinstance(fields, dict):
@@ -130,10 +132,10 @@ def _parse(body: bytes) -> dict[str, Any]:
 
 def _amount(fields: dict[str, Any]) -> Decimal:
     amount = fields.get("amount")
-    if not isinstance(amount, Decimal):  # text and true are no numbers, though some languages take them for one
+    if not isinstance(amount, Decimal):
         abort(422, "amount must be a JSON number.")
     if not 0 < amount < AMOUNT_BELOW or int(amount.as_tuple().exponent) < -MAX_DECIMALS:
-        abort(422, f"amount must be above 0 and below {AMOUNT_BELOW:,f}, with {MAX_DECIMALS} decimals at most.")
+        abort(422, f"amount must be above 0 and below {AMOUNT_BELOW:,f}, with at most {MAX_DECIMALS} decimals.")
     return amount
 
 
@@ -142,10 +144,10 @@ def _text(fields: dict[str, Any], name: str, *, required: bool = True) -> str:
         return ""
     text = fields.get(name)
     if not isinstance(text, str) or (required and not text.strip()):
-        abort(422, f"{name} must be {'text that is not empty' if required else 'text'}.")
-    # Lone surrogates can't be stored or shown, and control characters (NUL among them) are never meant.
+        abort(422, f"{name} must be {'a string that is not empty' if required else 'a string'}.")
+    # Lone surrogates can't be stored or displayed; control characters such as NUL are a mistake.
     if any("\ud800" <= char <= "\udfff" or (char < " " and char not in "\t\r\n") for char in text):
-        abort(422, f"{name} has characters that are not text.")
+        abort(422, f"{name} contains control characters or invalid Unicode.")
     return text
 
 
@@ -159,5 +161,5 @@ def _url(fields: dict[str, Any], name: str) -> str:
     except ValueError:
         usable = False
     if not usable:
-        abort(422, f"{name} must be an address that starts with http:// or https://.")
+        abort(422, f"{name} must be a URL that starts with http:// or https://.")
     return url

@@ -1,4 +1,4 @@
-"""The gateway's web application. Start reading here."""
+"""The gateway's web application. Start here."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from sandbox.web import store_of
 
 __all__ = ["create_app", "store_of"]
 
-# Undocumented limit of the real gateway; an invoice needs a few hundred bytes.
+# The real gateway's limit is not documented; an invoice needs a few hundred bytes.
 LARGEST_BODY = 64 * 1024
 
 
@@ -26,12 +26,18 @@ def create_app(  # noqa: PLR0913  (settings, all by name)
     speed: float = 1.0,
     mails: str | Path | None = None,
 ) -> Flask:
-    """Return the gateway as a WSGI application; a `DeliveryWorker` of its store sends its callbacks.
+    """Return the gateway as a WSGI application. A `DeliveryWorker` sends callbacks.
 
-    `database` is the SQLite file, made if missing. `callback_url` ("" for none) and `api_key` replace what the database
-    keeps; None leaves that alone. `public_url` begins the payment links. `speed` divides the waiting between callback
-    attempts. `mails` is the folder for failure e-mails; None for none. Raises `sqlite3.Error` or `OSError` if the file
-    can't be used.
+    Args:
+        database: the SQLite file, created if missing.
+        callback_url: the shop's address for callbacks, "" for none; None keeps the stored one.
+        api_key: the key that the shop sends; None keeps the stored one.
+        public_url: the start of payment links.
+        speed: divides the time between callback attempts.
+        mails: the folder for failure e-mails; None for none.
+
+    Raises:
+        sqlite3.Error, OSError: if the file can't be used.
     """
     app = Flask(__name__)
     app.config.update(PUBLIC_URL=public_url.rstrip("/"), SPEED=speed, MAX_CONTENT_LENGTH=LARGEST_BODY)

@@ -1,5 +1,4 @@
-"""Telling the shop: the retry schedule, sending a callback, and the thread that sends those that are due
-("The callback")."""
+"""Callback delivery: retry schedule, sending and worker thread ("The callback")."""
 
 import logging
 import threading
@@ -16,7 +15,7 @@ from sandbox.store import Store
 
 MAX_ATTEMPTS = 30
 TRYING_SECONDS = 3 * 24 * 60 * 60
-TIMEOUT_SECONDS = 10  # for the connection, and again for the answer
+TIMEOUT_SECONDS = 10  # to connect, and again for the answer
 REPLY_BYTES_KEPT = 2048
 AT_ONCE = 8
 
@@ -26,9 +25,9 @@ log = logging.getLogger(__name__)
 def seconds_after_first(attempt: int) -> int:
     """Return when attempt 1 to 30 is due, in seconds after the first.
 
-    The documentation says "30 times over 3 days" and leaves the spacing open. Here it grows with the cube of the
-    attempt's number: the sum of the first n cubes is (n(n+1)/2)², which makes the 29 gaps add up to exactly 3 days. The
-    first gaps are 1, 11, 37 and 88 seconds, so that a restarted shop is told soon; the last is 9 hours.
+    The documentation says "30 times over 3 days", but not at which intervals. Here the gaps grow with the cube of their
+    number: the sum of the first n cubes is (n(n+1)/2)², so the 29 gaps add up to exactly 3 days. The first gaps are 1,
+    11, 37 and 88 seconds, so that a restarted shop is notified soon; the last is 9 hours.
     """
     gaps = attempt - 1
     all_gaps = MAX_ATTEMPTS - 1
@@ -36,7 +35,10 @@ def seconds_after_first(attempt: int) -> int:
 
 
 def next_attempt_at(attempt: Attempt, speed: float) -> datetime | None:
-    """Return when to try again after a failed attempt (UTC), or None after the last; `speed` divides the waiting."""
+    """Return when to retry after a failed attempt (UTC), or None after the last.
+
+    `speed` divides the time between attempts.
+    """
     if attempt.number >= MAX_ATTEMPTS:
         return None
     gap = seconds_after_first(attempt.number + 1) - seconds_after_first(attempt.number)
@@ -44,14 +46,20 @@ def next_attempt_at(attempt: Attempt, speed: float) -> datetime | None:
 
 
 class DeliveryWorker:
-    """Sends the callbacks that are due, up to 8 side by side, so that a slow answer holds up no other.
+    """Thread that sends due callbacks, up to 8 at once.
 
-    All that must outlive the process is in the store: a new worker goes on where the last one ended. An attempt that
-    was cut off midway is made again, which a shop has to bear from the real gateway too.
+    All state is in the store: after a restart, a new worker continues, and repeats interrupted attempts. Shops must
+    handle such duplicates from the real gateway, too.
     """
 
     def __init__(self, store: Store, *, speed: float = 1.0, mails: Path | None = None) -> None:
-        """Prepare; `speed` divides the waiting between attempts, and `mails` is where failure e-mails go."""
+        """Create a stopped worker.
+
+        Args:
+            store: the callbacks.
+            speed: divides the time between attempts.
+            mails: the folder for failure e-mails; None for none.
+        """
         self._store = store
         self._speed = speed
         self._mails = mails
@@ -60,16 +68,16 @@ class DeliveryWorker:
         self._attempts: dict[int, threading.Thread] = {}
 
     def start(self) -> None:
-        """Begin to deliver; call it once."""
+        """Start the thread; call this only once."""
         self._thread.start()
 
     @property
     def is_running(self) -> bool:
-        """Return whether it was started and not stopped."""
+        """Whether the thread is running."""
         return self._thread.is_alive()
 
     def stop(self, seconds: float = 5.0) -> None:
-        """Begin no further attempt, and wait up to `seconds` for those that are under way."""
+        """Start no new attempts, and wait up to `seconds` for running ones."""
         self._stopping.set()
         self._store.delivery_changed.set()
         deadline = monotonic() + seconds
@@ -79,25 +87,25 @@ class DeliveryWorker:
 
     def _run(self) -> None:
         while not self._stopping.is_set():
-            # Cleared before looking: what comes in while we look then wakes us at once.
+            # Cleared before reading, so that a callback added meanwhile wakes the worker at once.
             self._store.delivery_changed.clear()
             try:
                 pause = self._start_due()
             except Exception:
-                log.exception("The deliveries can't be read; trying again in a second")
+                log.exception("Can't read the callbacks; retrying in 1 s")
                 pause = 1.0
             self._store.delivery_changed.wait(pause)
 
     def _start_due(self) -> float:
-        """Start the attempts that are due; return how many seconds nothing else will be, at most one.
+        """Start due attempts; return the seconds until the next one.
 
-        Not longer, as another process may have changed the database.
+        At most 1 s, as another process may change the database.
         """
         if self._store.clock_is_moving and not self._attempts:
             self._store.step_clock()
-        # Listed before reading: an attempt that ends in between must not be started again from what was read before.
+        # Listed before reading the store: an attempt that ends in between must not start again from a stale row.
         under_way = list(self._attempts)
-        if not self._store.project().tells:
+        if not self._store.project().sends_callbacks:
             return 1.0
         now = self._store.now()
         for delivery in self._store.waiting_deliveries(limit=2 * AT_ONCE):
@@ -119,7 +127,7 @@ class DeliveryWorker:
         try:
             send(self._store, delivery, speed=self._speed, mails=self._mails)
         except Exception:
-            log.exception("An attempt couldn't be recorded; it will be made again")
+            log.exception("Can't store a callback attempt; it will be repeated")
             self._stopping.wait(1.0)
         finally:
             del self._attempts[delivery.id]
@@ -127,31 +135,37 @@ class DeliveryWorker:
 
 
 def send(store: Store, delivery: Delivery, *, speed: float, mails: Path | None) -> Attempt:
-    """Make one attempt at a callback, and record it with the time of the next (none for what is sent once)."""
+    """Make and store one attempt of a callback, and schedule its retry if one is due.
+
+    `speed` divides the time until then; `mails` is the folder for failure e-mails, None for none.
+    """
     project = store.project()
     attempt = post(delivery, project.callback_url, store.now())
     again_at = None if attempt.succeeded or delivery.once else next_attempt_at(attempt, speed)
     store.record_attempt(attempt, next_attempt_at=again_at)
-    goes_on = "" if attempt.succeeded or delivery.once else ", given up"
+    outlook = "" if attempt.succeeded or delivery.once else ", given up"
     if again_at:
-        goes_on = f", again at {again_at:%H:%M:%S} UTC"
+        outlook = f", retry at {again_at:%H:%M:%S} UTC"
     what = f"callback {attempt.number} of {MAX_ATTEMPTS} for invoice {delivery.invoice_id}"
-    log.info("%s: %s%s", what, attempt.status or attempt.error, goes_on)
+    log.info("%s: %s%s", what, attempt.status or attempt.error, outlook)
     if project.failure_mails_on and mails and not attempt.succeeded and not delivery.once:
         try:
-            mail.tell_of_failure(mails, delivery, attempt, again_at)
+            mail.write_failure_mail(mails, delivery, attempt, again_at)
         except OSError:  # a full disk must not stop the callbacks
-            log.exception("The e-mail about it couldn't be written")
+            log.exception("Can't write the failure e-mail")
     return attempt
 
 
 def post(delivery: Delivery, url: str, started_at: datetime) -> Attempt:
-    """Send a callback once and return what came of it; a shop's misbehaviour never raises."""
+    """Send a callback once and return the attempt; errors of the shop never raise.
+
+    `started_at` is the time on the project's clock.
+    """
     clock = monotonic()
     status, reply, error = None, b"", ""
     try:
         with requests.Session() as session:
-            session.trust_env = False  # no proxy and no .netrc: straight to the shop, with nothing added
+            session.trust_env = False  # no proxy, no .netrc
             with session.post(
                 url,
                 data=delivery.body.encode("utf-8", "surrogateescape"),
@@ -161,7 +175,7 @@ def post(delivery: Delivery, url: str, started_at: datetime) -> Attempt:
                 stream=True,
             ) as answer:
                 status = answer.status_code
-                # Piece by piece, as the timeout alone lets a dripping answer run on.
+                # In pieces, because the timeout restarts with each byte.
                 while monotonic() < clock + TIMEOUT_SECONDS and len(reply) < REPLY_BYTES_KEPT:
                     piece = answer.raw.read1(REPLY_BYTES_KEPT - len(reply))
                     if not piece:
@@ -171,7 +185,7 @@ def post(delivery: Delivery, url: str, started_at: datetime) -> Attempt:
         error = f"no answer within {TIMEOUT_SECONDS} seconds"
     except requests.ConnectionError:
         error = "no connection"
-    # HTTPError: a reply that breaks off or drips after its status came; the status counts all the same.
+    # HTTPError: the body breaks off or times out after the status, which still counts.
     except (requests.RequestException, HTTPError, OSError, ValueError) as problem:
         error = f"no usable answer ({type(problem).__name__})"
     return Attempt(

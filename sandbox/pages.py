@@ -1,4 +1,4 @@
-"""The customer's side: the payment page, in English and Arabic, without JavaScript."""
+"""The customer's payment page, in English and Arabic, without JavaScript."""
 
 from decimal import Decimal
 
@@ -11,14 +11,14 @@ from sandbox.records import Invoice
 from sandbox.texts import TEXTS
 
 SLOW_SECONDS = 20
-"""How long a slow payment takes to be confirmed. Long enough to be back in the shop and look around."""
+"""Delay of a slow payment's confirmation: enough time to look at the shop's page meanwhile."""
 
 blueprint = Blueprint("pages", __name__, url_prefix=f"/<any({', '.join(TEXTS)}):lang>/invoice/<hex:invoice_id>")
 
 
 @blueprint.get("")
 def invoice(lang: str, invoice_id: str) -> ResponseReturnValue:
-    """Show what is to be paid, or that it is paid."""
+    """Show the invoice, or its outcome if it is paid."""
     invoice = _invoice_or_404(invoice_id)
     if invoice.paid_at:
         return _page("returned.html", lang, invoice, outcome=_outcome(invoice), onward="")
@@ -28,16 +28,16 @@ def invoice(lang: str, invoice_id: str) -> ResponseReturnValue:
 @blueprint.post("/payment")
 @blueprint.post("/slow-payment", endpoint="pay_slowly", defaults={"confirm_after": SLOW_SECONDS})
 def pay(lang: str, invoice_id: str, confirm_after: float = 0) -> ResponseReturnValue:
-    """Pay. Of two tabs the first counts; the second is shown the same page."""
+    """Pay the invoice. Paying again changes nothing and shows the same page."""
     _refuse_other_sites(lang)
     web.store().pay(_invoice_or_404(invoice_id).id, confirm_after=confirm_after)
-    # Not straight to successUrl: browsers apply form-action to where a form's answer sends them, and would block it.
+    # Not straight to successUrl: browsers apply the CSP's form-action to redirects, too.
     return redirect(url_for(".paid", lang=lang, invoice_id=invoice_id), 303)
 
 
 @blueprint.post("/second-payment")
 def pay_again(lang: str, invoice_id: str) -> ResponseReturnValue:
-    """Pay once more what is paid: a second paymentSessionId for the shop to notice."""
+    """Pay a paid invoice again, with a second paymentSessionId."""
     _refuse_other_sites(lang)
     web.store().pay_again(_invoice_or_404(invoice_id).id)
     return redirect(url_for(".paid", lang=lang, invoice_id=invoice_id), 303)
@@ -45,7 +45,7 @@ def pay_again(lang: str, invoice_id: str) -> ResponseReturnValue:
 
 @blueprint.get("/paid")
 def paid(lang: str, invoice_id: str) -> ResponseReturnValue:
-    """Show that the invoice is paid, or soon will be, and send the browser on to successUrl."""
+    """Show that the invoice is paid or being confirmed, and go on to successUrl."""
     invoice = _invoice_or_404(invoice_id)
     if not invoice.paid_at:  # the address alone proves nothing
         return redirect(url_for(".invoice", lang=lang, invoice_id=invoice_id), 303)
@@ -54,23 +54,23 @@ def paid(lang: str, invoice_id: str) -> ResponseReturnValue:
 
 @blueprint.post("/cancellation")
 def cancel(lang: str, invoice_id: str) -> ResponseReturnValue:
-    """Leave without paying. Nothing is stored: no cancelled state is documented, so the invoice stays payable."""
+    """Cancel the payment. The invoice stays payable: no cancelled state is documented."""
     _refuse_other_sites(lang)
     return redirect(url_for(".cancelled", lang=lang, invoice_id=_invoice_or_404(invoice_id).id), 303)
 
 
 @blueprint.get("/cancelled")
 def cancelled(lang: str, invoice_id: str) -> ResponseReturnValue:
-    """Show that nothing was paid, and send the browser on to cancelUrl."""
+    """Show that nothing was paid, and go on to cancelUrl."""
     invoice = _invoice_or_404(invoice_id)
-    if invoice.paid_at:  # paid in another tab meanwhile
+    if invoice.paid_at:  # in another tab
         return redirect(url_for(".invoice", lang=lang, invoice_id=invoice_id), 303)
     return _page("returned.html", lang, invoice, outcome="cancelled", onward=invoice.cancel_url)
 
 
 @blueprint.app_template_filter("amount")
 def amount(amount: Decimal) -> str:
-    """Return an amount for people: exact, in Western digits, without the unit, which the protocol doesn't carry."""
+    """Format an amount exactly, without currency: the protocol has none."""
     return f"{amount:,f}"
 
 
@@ -79,7 +79,7 @@ def _invoice_or_404(invoice_id: str) -> Invoice:
 
 
 def _outcome(invoice: Invoice) -> str:
-    """Return how a payment stands: "paid", or "confirming" while its time is to come."""
+    """Return "paid", or "confirming" while the payment isn't confirmed yet."""
     return "confirming" if invoice.paid_at and invoice.paid_at > web.store().now() else "paid"
 
 
@@ -89,5 +89,5 @@ def _refuse_other_sites(lang: str) -> None:
 
 
 def _page(template: str, lang: str, invoice: Invoice, **values: object) -> str:
-    values["tells"] = web.store().project().tells
+    values["sends_callbacks"] = web.store().project().sends_callbacks
     return render_template(template, lang=lang, t=TEXTS[lang], invoice=invoice, **values)

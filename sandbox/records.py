@@ -1,4 +1,4 @@
-"""What the gateway remembers, as plain values: project, requests, invoices, deliveries and attempts."""
+"""Records: project, requests, invoices, callback deliveries and attempts."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -8,7 +8,7 @@ from enum import StrEnum
 
 @dataclass(frozen=True)
 class Project:
-    """The merchant's project: what its settings page shows. `clock_ahead` are seconds that its clock was moved on."""
+    """The merchant's project. Its clock is `clock_ahead` seconds ahead of real time."""
 
     id: str
     api_key: str
@@ -18,14 +18,14 @@ class Project:
     clock_ahead: float
 
     @property
-    def tells(self) -> bool:
-        """Return whether payments are told to the shop."""
+    def sends_callbacks(self) -> bool:
+        """Whether payments trigger callbacks."""
         return self.callbacks_on and bool(self.callback_url)
 
 
 @dataclass(frozen=True, kw_only=True)
 class NewInvoice:
-    """What a shop asks for. `amount` is in the unit of the merchant's project; absent texts are empty."""
+    """A requested invoice. `amount` is in the project's currency; no text is ""."""
 
     amount: Decimal
     header: str
@@ -36,7 +36,10 @@ class NewInvoice:
 
 @dataclass(frozen=True, kw_only=True)
 class Invoice(NewInvoice):
-    """An invoice as the gateway keeps it. `number` counts up from 1; times are UTC, `paid_at` possibly to come."""
+    """A stored invoice. `number` counts from 1; times are UTC.
+
+    `paid_at` is None for an unpaid invoice, and in the future while the payment is being confirmed.
+    """
 
     number: int
     id: str
@@ -47,23 +50,23 @@ class Invoice(NewInvoice):
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """A `PUT` that arrived: when (UTC), what became of it, and which trouble was made for it ("" for none)."""
+    """A `PUT` that arrived (UTC), its outcome and its fault case ("" for none)."""
 
     received_at: datetime
     trouble: str = ""
     status: int
-    """HTTP status of the answer; 0 where none was sent."""
+    """HTTP status of the answer; 0 for none."""
     invoice_id: str | None = None
     body: str = ""
     refusal: str = ""
     bait: str = ""
-    """Text from the answer that no page of a shop may show; "" for none."""
+    """Text in the answer that a shop's pages must not show; "" for none."""
     number: int = 0
-    """Counts up from 1; 0 before it is stored."""
+    """Counts from 1; 0 before it is stored."""
 
 
 class DeliveryState(StrEnum):
-    """How a callback's delivery stands."""
+    """The state of a callback's delivery."""
 
     WAITING = "waiting"
     DELIVERED = "delivered"
@@ -73,9 +76,9 @@ class DeliveryState(StrEnum):
 
 @dataclass(frozen=True)
 class Delivery:
-    """One callback that has to reach the shop, by as many attempts as that takes. Times are UTC.
+    """A callback to the shop, with all its attempts. Times are UTC.
 
-    `trouble` names the case that it was sent for, "" for an ordinary payment. What is sent `once` is never repeated.
+    `trouble` is its fault case, "" for an ordinary payment. With `once`, there is no retry.
     """
 
     id: int
@@ -89,7 +92,7 @@ class Delivery:
 
     @property
     def state(self) -> DeliveryState:
-        """Return whether it arrived, is still tried, was given up, or was not meant to be repeated."""
+        """How far the delivery is."""
         if self.delivered_at:
             return DeliveryState.DELIVERED
         if self.next_attempt_at:
@@ -99,7 +102,7 @@ class Delivery:
 
 @dataclass(frozen=True)
 class Attempt:
-    """One POST to the shop: when (UTC), for how many seconds, and the HTTP status, or `error` where none came."""
+    """One POST to the shop: start (UTC), duration in seconds, HTTP status or `error`."""
 
     delivery_id: int
     number: int
@@ -112,5 +115,5 @@ class Attempt:
 
     @property
     def succeeded(self) -> bool:
-        """Return whether the shop has taken the callback: HTTP 200 and nothing else, as "The callback" says."""
+        """Whether the shop accepted the callback: only HTTP 200 counts ("The callback")."""
         return self.status == 200

@@ -1,6 +1,6 @@
-"""The database: one SQLite file that keeps the project, its invoices, and every callback attempt.
+"""The database: one SQLite file for project, invoices, callbacks and attempts.
 
-Its times are the project's clock, which can be moved on by hand, so that three days of retries needn't be waited for.
+Its times follow the project's clock. Advancing the clock makes three days of retries pass in seconds.
 """
 
 import json
@@ -20,9 +20,9 @@ from sandbox.records import Attempt, Delivery, Invoice, NewInvoice, Project, Req
 FIRST_CALLBACK_URL = "http://127.0.0.1:8000/amwal/callback"
 REQUESTS_KEPT = 1000
 LEASE = timedelta(seconds=15)
-"""When the worker takes over a callback that somebody else was about to send. Longer than an attempt may take."""
+"""How long another sender may hold a callback before the worker sends it. Longer than an attempt."""
 
-# Amounts are exact decimal text. Times are UTC in ISO 8601, all of one width, so that text order is time order.
+# Amounts are decimal text. Times are UTC in ISO 8601 with a fixed width, so that they sort as text.
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS project (
     only_one INTEGER PRIMARY KEY CHECK (only_one = 1),
@@ -30,7 +30,7 @@ CREATE TABLE IF NOT EXISTS project (
     api_key TEXT NOT NULL,
     callback_url TEXT NOT NULL
 );
--- What the next requests for an invoice are to meet with, in this order.
+-- Fault cases for the next requests for an invoice, in this order.
 CREATE TABLE IF NOT EXISTS troubles (number INTEGER PRIMARY KEY, name TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS requests (
     number INTEGER PRIMARY KEY,
@@ -54,8 +54,8 @@ CREATE TABLE IF NOT EXISTS invoices (
     created_at TEXT NOT NULL,
     paid_at TEXT
 );
--- A body is written once, when the payment is made, and sent unchanged at each attempt.
--- next_attempt_at is empty once the delivery has ended: delivered or given up.
+-- The body is created with the payment and the same at each attempt.
+-- next_attempt_at is NULL when the delivery has ended: delivered or given up.
 CREATE TABLE IF NOT EXISTS deliveries (
     id INTEGER PRIMARY KEY,
     invoice_id TEXT NOT NULL REFERENCES invoices (id),
@@ -80,7 +80,7 @@ CREATE TABLE IF NOT EXISTS attempts (
     PRIMARY KEY (delivery_id, number)
 );
 """
-# Added to a file of an earlier version, and to a new one in the same way.
+# Added to new files and to files of an earlier version alike.
 COLUMNS_ADDED_LATER = (
     ("project", "callbacks_on INTEGER NOT NULL DEFAULT 1"),
     ("project", "failure_mails_on INTEGER NOT NULL DEFAULT 0"),
@@ -91,25 +91,25 @@ COLUMNS_ADDED_LATER = (
 
 
 class Store:
-    """The database. Every method may be called from any thread; each change is one short transaction."""
+    """The database. All methods are thread-safe; each change is one short transaction."""
 
     def __init__(self, database: str | Path, *, callback_url: str | None = None, api_key: str | None = None) -> None:
-        """Open `database`, make what is missing, and keep the given settings.
+        """Open or create the file `database`, and store the given settings.
 
-        None keeps the setting of an earlier run, or takes the default on the first. Raises `sqlite3.Error` or `OSError`
-        if the file can't be used.
+        None keeps the stored setting, at first the default. Raises `sqlite3.Error` or `OSError` if the file can't be
+        used.
         """
         Path(database).parent.mkdir(parents=True, exist_ok=True)
-        # One connection, used in turns: a stand-in is never so busy that its threads would miss a second one.
+        # One connection behind a lock is fast enough here.
         self._lock = threading.Lock()
         self._connection = sqlite3.connect(database, timeout=5, isolation_level=None, check_same_thread=False)
         self._connection.row_factory = sqlite3.Row
-        # NORMAL survives a killed process. A power cut may cost the last moments, which is fair for play money.
+        # NORMAL survives a killed process; a power failure may lose the last transactions, which is fine here.
         self._connection.executescript(
             f"PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON; {SCHEMA}"
         )
         self._add_new_columns()
-        # Set whenever a delivery has become due sooner than was known, so that the worker needn't look all the time.
+        # Set when a delivery becomes due earlier, to wake the worker.
         self.delivery_changed = threading.Event()
         with self._write() as write:
             write.execute(
@@ -127,10 +127,10 @@ class Store:
     # --- the project and its clock ---
 
     def project(self) -> Project:
-        """Return the one project."""
+        """Return the project."""
         query = "SELECT id, api_key, callback_url, callbacks_on, failure_mails_on, clock_ahead FROM project"
-        row = self._rows(query)[0]
-        return Project(**_with_switches(row, "callbacks_on", "failure_mails_on"))
+        [row] = self._rows(query)
+        return Project(**dict(row) | {name: bool(row[name]) for name in ("callbacks_on", "failure_mails_on")})
 
     def keep_settings(
         self,
@@ -140,7 +140,7 @@ class Store:
         callbacks_on: bool | None = None,
         failure_mails_on: bool | None = None,
     ) -> None:
-        """Change the project's settings; None leaves one as it is."""
+        """Change the project's settings; None keeps one."""
         with self._write() as write:
             write.execute(
                 "UPDATE project SET callback_url = coalesce(?, callback_url), api_key = coalesce(?, api_key),"
@@ -154,48 +154,48 @@ class Store:
         return datetime.now(UTC) + timedelta(seconds=self._ahead)
 
     def move_clock(self, seconds: float) -> None:
-        """Let the clock run on by so much. The worker walks it there from attempt to attempt: see `step_clock`."""
+        """Advance the clock by `seconds`. The worker does it in steps: see `step_clock`."""
         self.clock_goal += seconds
         self.delivery_changed.set()
 
     @property
     def clock_is_moving(self) -> bool:
-        """Return whether the clock is still on its way."""
+        """Whether the clock hasn't reached its goal yet."""
         return self._ahead < self.clock_goal
 
     def step_clock(self) -> None:
-        """Move the clock to the next attempt, or to its goal if that comes first.
+        """Advance the clock to the next attempt or to its goal, whichever comes first.
 
-        Each attempt on the way is then made at its own time. A clock that jumped would skip those in between.
+        So each attempt happens at its own time; a single jump would skip the ones in between.
         """
         ahead = self.clock_goal
-        for delivery in self.waiting_deliveries(limit=1) if self.project().tells else ():  # else they pause
+        for delivery in self.waiting_deliveries(limit=1) if self.project().sends_callbacks else ():
             if delivery.next_attempt_at:
                 ahead = min(ahead, (delivery.next_attempt_at - datetime.now(UTC)).total_seconds())
         self._ahead = max(ahead, self._ahead)
         with self._write() as write:
             write.execute("UPDATE project SET clock_ahead = ?", (self._ahead,))
 
-    # --- requests for invoices, and the trouble made for them ---
+    # --- requests for invoices and their fault cases ---
 
     def plan_trouble(self, name: str) -> None:
-        """Let a request for an invoice meet with a case of trouble: the next one that has none planned yet."""
+        """Queue a fault case for a coming request for an invoice."""
         with self._write() as write:
             write.execute("INSERT INTO troubles (name) VALUES (?)", (name,))
 
     def planned_troubles(self) -> list[str]:
-        """Return what the next requests are to meet with, the next first."""
+        """Return the queued fault cases, the next one first."""
         return [row["name"] for row in self._rows("SELECT name FROM troubles ORDER BY number")]
 
     def take_trouble(self) -> str:
-        """Return what this request is to meet with, and strike it off; "" for nothing."""
+        """Remove and return the next queued fault case; "" for none."""
         query = "DELETE FROM troubles WHERE number = (SELECT min(number) FROM troubles) RETURNING name"
         with self._write() as write:
             [*taken] = write.execute(query)
         return str(taken[0]["name"]) if taken else ""
 
     def record_request(self, request: Request) -> None:
-        """Log a request for an invoice; only the newest thousand are kept."""
+        """Log a request for an invoice; only the newest 1,000 are kept."""
         with self._write() as write:
             [(number,)] = write.execute(
                 "INSERT INTO requests (received_at, trouble, status, invoice_id, body, refusal, bait)"
@@ -205,14 +205,17 @@ class Store:
             write.execute("DELETE FROM requests WHERE number <= ?", (number - REQUESTS_KEPT,))
 
     def requests(self, *, after: int = 0, only_failed: bool = False, limit: int = REQUESTS_KEPT) -> list[Request]:
-        """Return up to `limit` requests numbered above `after`, newest first; on demand those not answered well."""
+        """Return up to `limit` requests with numbers above `after`, newest first.
+
+        `only_failed` leaves out those answered with 200.
+        """
         query = "SELECT * FROM requests WHERE number > ? AND (status != 200 OR NOT ?) ORDER BY number DESC LIMIT ?"
         return [Request(**_with_times(row, "received_at")) for row in self._rows(query, after, only_failed, limit)]
 
     # --- invoices and payments ---
 
     def add_invoice(self, new: NewInvoice) -> Invoice:
-        """Store an invoice under a fresh id and secret and return it ("Create an invoice")."""
+        """Store and return an invoice with a new id and secret ("Create an invoice")."""
         fresh = {"id": secrets.token_hex(12), "secret": str(uuid.uuid4()), "created_at": _text(self.now())}
         with self._write() as write:
             [row] = write.execute(
@@ -224,28 +227,34 @@ class Store:
         return _invoice(row)
 
     def invoice(self, invoice_id: str) -> Invoice | None:
-        """Return one invoice, or None."""
+        """Return an invoice, or None."""
         rows = self._rows("SELECT * FROM invoices WHERE id = ?", invoice_id)
         return _invoice(rows[0]) if rows else None
 
     def invoices(self, *, before: int, limit: int, only_paid: bool = False) -> list[Invoice]:
-        """Return up to `limit` invoices numbered below `before`, newest first; on demand those that are paid."""
+        """Return up to `limit` invoices with numbers below `before`, newest first.
+
+        `only_paid` leaves out unpaid ones and those being confirmed.
+        """
         query = "SELECT * FROM invoices WHERE number < ? AND (paid_at <= ? OR NOT ?) ORDER BY number DESC LIMIT ?"
         return [_invoice(row) for row in self._rows(query, before, _text(self.now()), only_paid, limit)]
 
     def pay(
         self, invoice_id: str, *, confirm_after: float = 0, tell_after: float = 0, tell: bool = True, trouble: str = ""
     ) -> bool:
-        """Mark an invoice paid and order its callback, both or neither; return False if it was paid before.
+        """Mark an invoice paid and queue its callback in one transaction.
 
-        The callback's body is made here, so that `paymentSessionId` is the same at every attempt ("The callback").
+        The callback's body is created here: `paymentSessionId` is the same at every attempt ("The callback").
 
         Args:
             invoice_id: the invoice.
-            confirm_after: seconds until the payment counts.
+            confirm_after: seconds until the payment is confirmed.
             tell_after: seconds from then to the callback's first attempt.
-            tell: False sends no callback at all. None is sent either where the project has switched them off.
-            trouble: the case that it is done for.
+            tell: False for no callback. Without callbacks in the project's settings, there is none either.
+            trouble: the fault case, "" for an ordinary payment.
+
+        Returns:
+            False if the invoice was paid already.
         """
         paid_at = self.now() + timedelta(seconds=confirm_after)
         with self._write() as write:
@@ -263,7 +272,11 @@ class Store:
         return True
 
     def pay_again(self, invoice_id: str, *, tell_after: float = 0) -> bool:
-        """Order the callback of a second payment, under a session of its own; return False if there was no first."""
+        """Queue the callback of a second payment, with its own session.
+
+        Its first attempt is due in `tell_after` seconds. Returns False if there was no first payment or callbacks are
+        off.
+        """
         now = self.now()
         with self._write() as write:
             query = (
@@ -283,9 +296,9 @@ class Store:
     # --- callbacks ---
 
     def add_delivery(self, invoice_id: str, body: str, *, trouble: str, once: bool) -> Delivery:
-        """Store a callback that the caller is about to send by itself, and return it.
+        """Store and return a callback that the caller will send.
 
-        One that must arrive becomes the worker's if the caller doesn't record an attempt within the lease.
+        The worker sends it if the caller records no attempt within the lease; with `once`, never.
         """
         due = None if once else _text(self.now() + LEASE)
         with self._write() as write:
@@ -297,7 +310,7 @@ class Store:
         return _delivery(row)
 
     def claim_delivery(self, invoice_id: str) -> Delivery | None:
-        """Return the invoice's newest callback that still has to arrive, for the caller to send; None for none."""
+        """Lease the invoice's newest undelivered callback to the caller; None for none."""
         query = (
             "UPDATE deliveries SET next_attempt_at = ? WHERE id = (SELECT max(id) FROM deliveries"
             " WHERE invoice_id = ? AND next_attempt_at IS NOT NULL) RETURNING *"
@@ -307,7 +320,10 @@ class Store:
         return _delivery(claimed[0]) if claimed else None
 
     def attempt_now(self, delivery_id: int) -> bool:
-        """Make a delivery due at once, though it was given up; return False if it has arrived or is sent only once."""
+        """Make a delivery due now, even one given up.
+
+        Returns False if it was delivered or is sent only once.
+        """
         query = "UPDATE deliveries SET next_attempt_at = ? WHERE id = ? AND delivered_at IS NULL AND NOT once"
         with self._write() as write:
             changed = write.execute(query, (_text(self.now()), delivery_id)).rowcount
@@ -315,12 +331,12 @@ class Store:
         return bool(changed)
 
     def delivery(self, delivery_id: int) -> Delivery | None:
-        """Return one delivery, or None."""
+        """Return a delivery, or None."""
         rows = self._rows("SELECT * FROM deliveries WHERE id = ?", delivery_id)
         return _delivery(rows[0]) if rows else None
 
     def waiting_deliveries(self, limit: int) -> list[Delivery]:
-        """Return up to `limit` deliveries that need another attempt, the next due first."""
+        """Return up to `limit` deliveries with an attempt to come, the next due first."""
         query = "SELECT * FROM deliveries WHERE next_attempt_at IS NOT NULL ORDER BY next_attempt_at LIMIT ?"
         return [_delivery(row) for row in self._rows(query, limit)]
 
@@ -332,10 +348,13 @@ class Store:
     def attempts_of(self, delivery_ids: Sequence[int]) -> list[Attempt]:
         """Return the attempts at these deliveries, oldest first."""
         query = "SELECT * FROM attempts WHERE delivery_id IN (SELECT value FROM json_each(?)) ORDER BY started_at"
-        return [_attempt(row) for row in self._rows(query, json.dumps(delivery_ids))]
+        return [Attempt(**_with_times(row, "started_at")) for row in self._rows(query, json.dumps(delivery_ids))]
 
     def record_attempt(self, attempt: Attempt, *, next_attempt_at: datetime | None) -> None:
-        """Log an attempt, and with it how its delivery goes on: taken, tried again at that time, or given up (None)."""
+        """Store an attempt and its delivery's new state.
+
+        `next_attempt_at` is the time of the retry (UTC), None if the callback was delivered or given up.
+        """
         values = {
             **vars(attempt),
             "started_at": _text(attempt.started_at),
@@ -377,7 +396,7 @@ class Store:
 
 
 def callback_body(invoice_id: str, secret: str) -> str:
-    """Return what tells the shop of a new payment ("The callback")."""
+    """Return a callback's body with a new `paymentSessionId` ("The callback")."""
     return json.dumps({"invoiceId": invoice_id, "paymentSessionId": secrets.token_hex(12), "secret": secret})
 
 
@@ -389,18 +408,9 @@ def _delivery(row: sqlite3.Row) -> Delivery:
     return Delivery(**_with_times(row, "next_attempt_at", "delivered_at") | {"once": bool(row["once"])})
 
 
-def _attempt(row: sqlite3.Row) -> Attempt:
-    return Attempt(**_with_times(row, "started_at"))
-
-
 def _with_times(row: sqlite3.Row, *names: str) -> dict[str, Any]:
-    """Return a row's values, those named as times in UTC."""
+    """Return a row's values, with the named ones as times."""
     return dict(row) | {name: datetime.fromisoformat(row[name]) for name in names if row[name]}
-
-
-def _with_switches(row: sqlite3.Row, *names: str) -> dict[str, Any]:
-    """Return a row's values, those named as booleans."""
-    return dict(row) | {name: bool(row[name]) for name in names}
 
 
 def _text(time: datetime) -> str:

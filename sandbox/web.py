@@ -1,4 +1,4 @@
-"""What all pages share: the store, who may ask, security headers, and errors in words."""
+"""Shared by all pages: store, access checks, security headers and error pages."""
 
 import ipaddress
 from typing import cast
@@ -19,32 +19,32 @@ CONTENT_SECURITY_POLICY = (
 
 
 class HexConverter(BaseConverter):
-    """Part of a path: 24 hex digits, as the documentation's example ids have."""
+    """Path segment of 24 hex digits, like the ids in the documentation's examples."""
 
     regex = "[0-9a-f]{24}"
 
 
 def store_of(app: Flask) -> Store:
-    """Return the store that `app` works on."""
+    """Return the store of `app`."""
     return cast(Store, app.extensions["sandbox"])
 
 
 def store() -> Store:
-    """Return the store of the application that answers this request."""
+    """Return the current application's store."""
     return store_of(current_app)
 
 
 def healthz() -> ResponseReturnValue:
-    """Answer that the process is up, and that it is no real gateway."""
+    """Report that the process is up and a sandbox."""
     return "sandbox ok", {"Content-Type": "text/plain"}
 
 
 def refuse_other_machines() -> None:
-    """Before a request to account or API: abort with 403 unless it comes from this machine.
+    """Abort with 403 unless the request comes from this machine.
 
-    Phones on the network need the payment pages and nothing else. The Host is checked too, as a page elsewhere could
-    point a name of its own at 127.0.0.1 and so read the account through the browser that runs here. A tunnel connects
-    from this machine as well, but says so in a header, and its Host is a name, which never counts as here.
+    Other devices only need the payment pages. The Host must be local, too, against DNS rebinding: another site could
+    resolve its own name to 127.0.0.1 and read the account through a browser on this machine. Requests through a tunnel
+    come from this machine as well, but have a forwarding header, or a name as Host.
     """
     through_tunnel = "X-Forwarded-For" in request.headers or "Forwarded" in request.headers
     try:
@@ -56,7 +56,7 @@ def refuse_other_machines() -> None:
 
 
 def _is_here(host: str) -> bool:
-    """Return whether `host` is loopback or the IP address (not: name) in the public URL."""
+    """Return whether `host` is loopback or the public URL's IP address (not name)."""
     if host == "localhost":
         return True
     try:
@@ -68,11 +68,11 @@ def _is_here(host: str) -> bool:
 
 
 def is_from_own_page() -> bool:
-    """Return whether a form was sent from one of our pages, as far as the browser says.
+    """Return whether a form was sent from one of our pages, according to Origin.
 
-    Whoever has an invoice's address may pay it, so there is no session to protect by a token. But "paid" must mean that
-    a person pressed the button here, and not that a page of another site sent the form behind their back: browsers
-    name that site in Origin. A client that sends no Origin is no browser, and could as well send the right one.
+    Anyone with an invoice's address may pay it, so there is no session for a CSRF token. But another site must not send
+    the form through the customer's browser, which would name that site in Origin. Clients without Origin aren't
+    browsers.
     """
     origin = request.headers.get("Origin")
     public = urlsplit(current_app.config["PUBLIC_URL"])
@@ -80,7 +80,7 @@ def is_from_own_page() -> bool:
 
 
 def add_headers(response: Response) -> Response:
-    """After each request: allow the browser our own styles and pictures, and nothing else."""
+    """Add security headers: only our own styles and images, no caching of pages."""
     response.headers["Content-Security-Policy"] = CONTENT_SECURITY_POLICY
     response.headers["X-Content-Type-Options"] = "nosniff"
     response.headers["Referrer-Policy"] = "same-origin"
@@ -90,10 +90,10 @@ def add_headers(response: Response) -> Response:
 
 
 def explain(error: HTTPException) -> ResponseReturnValue:
-    """Answer an HTTP error: JSON under /projects/ and to programs, a page in the visitor's language elsewhere.
+    """Answer an HTTP error: JSON for the API and for programs, otherwise a page.
 
-    What the real gateway sends with a refusal is not documented beyond `err` being other than 0. Here the HTTP status
-    says it in the usual way, `err` repeats it, and `message` is for people.
+    The real gateway's errors are only documented as an `err` other than 0. Here `err` is the HTTP status, and `message`
+    explains the error to the developer.
     """
     code = error.code or 500
     if request.path.startswith("/projects/") or (request.path == "/trouble" and not request.form):
@@ -102,7 +102,7 @@ def explain(error: HTTPException) -> ResponseReturnValue:
         lang = request.path[1:3] if request.path[1:3] in TEXTS and request.path[3:4] == "/" else "en"
         texts = TEXTS[lang]
         title = texts.get(f"title_{code}", texts["title_error"])
-        # Only our own refusals carry words made for the visitor; the framework's are for developers.
+        # Only these have messages written for visitors; those of the framework are for developers.
         words = error.description if code in {403, 409, 422} else texts.get(f"text_{code}", texts["text_error"])
         response = make_response(render_template("error.html", lang=lang, t=texts, title=title, words=words), code)
     for name, value in error.get_headers():

@@ -1,1 +1,1 @@
-"""Starts, watches and ends the programs of a demonstration. It imports neither shop nor sandbox: it runs them."""
+"""The demo's launcher. It runs shop and sandbox as programs and imports neither."""

@@ -1,4 +1,4 @@
-"""`python -m stage`, which `make demo` runs: shop, worker and sandbox gateway, until Ctrl-C."""
+"""The command `python -m stage`, which `make demo` runs."""
 
 import signal
 import sys
@@ -12,18 +12,18 @@ from stage.demo import ROOT, Demo, StageError
 
 @click.command()
 @click.option("--port", default=8000, show_default=True, type=click.IntRange(1, 65000), help="Port of the shop.")
-@click.option("--local", is_flag=True, help="Answer to this machine alone, not to phones in the same network.")
+@click.option("--local", is_flag=True, help="Serve only this machine, no phones in the network.")
 @click.option(
     "--folder",
     default=ROOT / "instance" / "demo",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Where its databases, mails and logs are kept.  [default: instance/demo]",
+    help="Folder for databases, e-mails and logs.  [default: instance/demo]",
 )
-@click.option("--fresh", is_flag=True, help="Forget the orders of the last demonstration.")
+@click.option("--fresh", is_flag=True, help="Start without the orders of the last demo.")
 def main(port: int, local: bool, folder: Path, fresh: bool) -> None:
-    """Start the shop, its worker and the sandbox gateway, and end them with Ctrl-C.
+    """Run the shop, its worker and the sandbox gateway until Ctrl-C.
 
-    No account and no network are needed.
+    Needs neither an account nor a network.
     """
     stop = threading.Event()
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):

@@ -1,4 +1,4 @@
-"""One demonstration: three programs, one folder, one address."""
+"""The demo: shop, worker and sandbox gateway with one folder and one address."""
 
 import os
 import re
@@ -20,18 +20,28 @@ START_SECONDS = 60
 END_SECONDS = 20
 WATCH_SECONDS = 1.0
 SPEED = 60
-"""How much faster than documented the sandbox repeats a failed callback: its three days pass in 72 minutes."""
+"""Speed-up of callback retries in the sandbox: the documented three days take 72 minutes."""
 
 
 class StageError(Exception):
-    """The demonstration cannot go on; the text says why and what to do."""
+    """The demo can't start or continue; the text says why and what to do."""
 
 
 class Demo:
-    """Shop, worker and sandbox gateway, run as separate programs just as in production."""
+    """Shop, worker and sandbox gateway, as separate programs like in production."""
 
     def __init__(self, folder: Path, port: int, *, local: bool, say: Callable[[str], object]) -> None:
-        """Choose the address; nothing is started yet."""
+        """Choose address and ports, without starting anything.
+
+        Args:
+            folder: where databases, e-mails and logs are stored.
+            port: the shop's port, if it's free; the sandbox takes the next free one.
+            local: serve only this machine, no phones in the network.
+            say: prints a message to the user.
+
+        Raises:
+            StageError: if no port is free.
+        """
         self.folder = folder.resolve()
         self.say = say
         self.local = local
@@ -43,10 +53,12 @@ class Demo:
         self.programs: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(self, *, fresh: bool, stop: threading.Event) -> None:
-        """Start everything and say where it is. Returns early if all is to stop.
+        """Start all programs and print their addresses; return early if `stop` is set.
+
+        `fresh` starts without the orders of the last demo.
 
         Raises:
-            StageError: if a program does not come up.
+            StageError: if a program fails to start, or another demo uses the folder.
         """
         self._prepare_folder(fresh=fresh)
         api_key = f"demo-{secrets.token_hex(16)}"
@@ -58,40 +70,40 @@ class Demo:
         flask = [sys.executable, "-m", "flask", "--app", "app"]
         self._run("setup", [*flask, "sample-shop"], settings)
         if self.programs.pop("setup").wait() and not stop.is_set():
-            raise StageError(f"the sample shop could not be set up. {self._last_words('setup')}")
+            raise StageError(f"creating the sample shop failed. {self._log_end('setup')}")
         if stop.is_set():
             return
-        listen = LOOPBACK if self.local else "0.0.0.0"  # noqa: S104  (phones are to reach it)
+        listen = LOOPBACK if self.local else "0.0.0.0"  # noqa: S104  (for phones)
         self._run("shop", [*flask, "serve", "--no-worker", "--host", listen, "--port", str(self.shop_port)], settings)
         self._run("worker", [*flask, "worker"], settings)
         self._wait_until_ready(stop)
         if not stop.is_set():
-            self._say_where()
+            self._print_addresses()
 
     def watch(self, stop: threading.Event) -> None:
-        """Wait for the end; say so when a program ends by itself or this machine's address changes.
+        """Wait for `stop`; report when this machine's address changes.
 
         Raises:
-            StageError: if a program ended.
+            StageError: if a program exits.
         """
-        told = self.host
+        reported = self.host
         while not stop.wait(WATCH_SECONDS):
             for name, program in self.programs.items():
                 if program.poll() is not None:
-                    raise StageError(f"the {name} has ended by itself. {self._last_words(name)}")
+                    raise StageError(f"the {name} exited unexpectedly. {self._log_end(name)}")
             address = self.host if self.local else lan_address()
-            if address != told:
-                told = address
+            if address != reported:
+                reported = address
                 self.say(
-                    f"\nThis machine's address is {address} now; the QR codes lead to {self.host}."
-                    + ("" if address == self.host else " Press Ctrl-C and start again to use the new one.")
+                    f"\nThis machine's address is now {address}; the QR codes lead to {self.host}."
+                    + ("" if address == self.host else " Press Ctrl-C and start again to use the new address.")
                 )
 
     def end(self) -> None:
-        """End the programs. Each finishes what it is at; one that does not is killed."""
+        """Stop the programs with SIGTERM, and kill those that take too long."""
         running = [program for program in reversed(self.programs.values()) if program.poll() is None]
         if running:
-            self.say("\nClosing …")
+            self.say("\nStopping …")
         for program in running:
             program.terminate()
         until = time.monotonic() + END_SECONDS
@@ -102,64 +114,66 @@ class Demo:
                 program.kill()
                 program.wait()
 
-    # --- the pieces ---
+    # --- helpers ---
 
     def _port(self, wanted: int) -> int:
         try:
             port = free_port(self.host, wanted)
         except OSError as error:
-            raise StageError(f"{error}: end what uses them, or choose others with --port.") from None
+            raise StageError(f"{error}. Stop the programs that use them, or choose another --port.") from None
         if port != wanted:
-            self.say(f"Port {wanted} is in use, so {port} is taken.")
+            self.say(f"Port {wanted} is in use; using {port} instead.")
         return port
 
     def _prepare_folder(self, *, fresh: bool) -> None:
-        """Start afresh where the address has changed: stored QR codes would lead to the old one.
+        """Create the folder, and move old data away if it's unusable or `fresh` is set.
+
+        After a change of address it is unusable: stored QR codes lead to the old address.
 
         Raises:
-            StageError: if another demonstration is using the folder.
+            StageError: if another demo uses the folder.
         """
         address = self.folder / "address"
         before = address.read_text() if address.exists() else ""
-        # Two demonstrations would delete each other's databases.
+        # Two demos in one folder would move each other's databases away.
         if before and self._answers(f"http://{LOOPBACK}:{before.split()[0].rpartition(':')[2]}/healthz"):
             raise StageError(
-                f"a demo seems to be running already, at {before.split()[0]}. End it first, or choose another --folder."
+                f"a demo seems to be running already, at {before.split()[0]}. Stop it, or choose another --folder."
             )
         here = f"{self.shop_url} {self.sandbox_url}"
         if before and before != here:
-            self._set_aside("The address has changed since the last time, so the demo starts with an empty order book.")
+            self._set_aside("The address has changed since the last demo, so this one starts without orders.")
         elif fresh:
-            self._set_aside("The demo starts with an empty order book.")
+            self._set_aside("The demo starts without orders.")
         elif not self._can_be_upgraded():
-            self._set_aside("The database is of another version of the shop, so the demo starts with an empty one.")
+            self._set_aside("The database belongs to another version of the shop, so the demo starts without orders.")
         self.folder.mkdir(parents=True, exist_ok=True)
         address.write_text(here)
 
     def _set_aside(self, why: str) -> None:
-        """Move databases, mails and logs of the last demonstration to a folder beside this one, and say so."""
+        """Move the last demo's databases, e-mails and logs to a folder next to this one."""
         aside = self.folder.with_name(f"{self.folder.name}-{time.strftime('%Y-%m-%d-%H%M%S')}")
-        # Our own files only: the folder may hold somebody's others.
+        # Only our own files: the folder may contain others.
         own = [path for pattern in ("*.db*", "*mail/*.eml", "*.log") for path in self.folder.glob(pattern)]
         for path in own:
             target = aside / path.relative_to(self.folder)
             target.parent.mkdir(parents=True, exist_ok=True)
             path.rename(target)
         if own:
-            self.say(f"{why} The last one is kept in {self._named(aside)}.")
+            self.say(f"{why} The last demo's data is in {self._short(aside)}.")
 
     def _can_be_upgraded(self) -> bool:
-        """Whether the database is empty, or of a revision that the migrations know."""
+        """Return whether the database is empty or has a known migration revision."""
         try:
             with closing(sqlite3.connect(f"file:{self.folder / 'shop.db'}?mode=ro", uri=True)) as database:
                 found = {revision for (revision,) in database.execute("SELECT version_num FROM alembic_version")}
-        except sqlite3.Error:  # there is none, or it has no tables yet
+        except sqlite3.Error:  # no file or no tables yet
             return True
         scripts = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "migrations/versions").glob("*.py"))
         return found <= set(re.findall(r"""^revision(?:: str)? = ["'](\w+)""", scripts, re.MULTILINE))
 
     def _sandbox_command(self, api_key: str) -> list[str]:
-        listen = LOOPBACK if self.local else "0.0.0.0"  # noqa: S104  (phones pay there)
+        listen = LOOPBACK if self.local else "0.0.0.0"  # noqa: S104  (for phones)
         return [
             *(sys.executable, "-u", "-m", "sandbox", "serve", "--host", listen, "--port", str(self.sandbox_port)),
             *("--database", str(self.folder / "sandbox.db"), "--api-key", api_key, "--public-url", self.sandbox_url),
@@ -168,7 +182,7 @@ class Demo:
         ]
 
     def _shop_settings(self, project_url: str, api_key: str) -> dict[str, str]:
-        """The shop's environment. Nothing of the user's own shop may leak into the demo, or the other way round."""
+        """Return the shop's environment, without settings of the user's own shop."""
         own = ("AMWAL_", "SHOP_", "SECRET_KEY", "RESERVATION_", "CONFIRMATION_", "TRUSTED_PROXIES", "DATABASE_")
         from_outside = {name: value for name, value in os.environ.items() if not name.startswith(own)}
         return from_outside | {
@@ -186,33 +200,33 @@ class Demo:
         }
 
     def _run(self, name: str, command: list[str], settings: dict[str, str]) -> None:
-        # A session of its own: Ctrl-C reaches the stage alone, which then ends the programs in order.
+        # In its own session, so that Ctrl-C only reaches the stage, which stops the programs in order.
         with self._log(name).open("wb") as log:
             self.programs[name] = subprocess.Popen(
                 command, cwd=ROOT, env=settings or None, stdout=log, stderr=log, start_new_session=True
             )
 
     def _wait_for_project_url(self, stop: threading.Event) -> str:
-        """The sandbox prints the address to PUT to, as the real gateway shows it on its settings page."""
+        """Return the project URL that the sandbox prints; "" if `stop` is set."""
         for _ in self._while_starting("sandbox", stop):
             printed = re.search(r"Project URL\s+(\S+)", self._log("sandbox").read_text(errors="replace"))
             if printed:
                 return printed[1]
         if stop.is_set():
             return ""
-        raise StageError(f"the sandbox did not start. {self._last_words('sandbox')}")
+        raise StageError(f"the sandbox did not start. {self._log_end('sandbox')}")
 
     def _wait_until_ready(self, stop: threading.Event) -> None:
         for _ in self._while_starting("shop", stop):
             if self.programs["worker"].poll() is not None:
-                raise StageError(f"the worker has ended by itself. {self._last_words('worker')}")
+                raise StageError(f"the worker exited unexpectedly. {self._log_end('worker')}")
             if self._answers(f"http://{LOOPBACK}:{self.shop_port}/readyz"):
                 return
         if not stop.is_set():
-            raise StageError(f"the shop did not start. {self._last_words('shop')}")
+            raise StageError(f"the shop did not start. {self._log_end('shop')}")
 
     def _while_starting(self, name: str, stop: threading.Event) -> Iterator[None]:
-        """Ten times a second, until the program has ended, too much time has passed, or all is to stop."""
+        """Yield every 0.1 s until the program exits, the time is up, or `stop` is set."""
         until = time.monotonic() + START_SECONDS
         while time.monotonic() < until and self.programs[name].poll() is None and not stop.is_set():
             yield
@@ -220,7 +234,7 @@ class Demo:
 
     def _answers(self, url: str) -> bool:
         try:
-            with urllib.request.urlopen(url, timeout=2) as answer:  # noqa: S310  (our own address)
+            with urllib.request.urlopen(url, timeout=2) as answer:  # noqa: S310  (always HTTP)
                 return bool(answer.status == 200)
         except OSError:
             return False
@@ -228,23 +242,23 @@ class Demo:
     def _log(self, name: str) -> Path:
         return self.folder / f"{name}.log"
 
-    def _named(self, path: Path) -> str:
-        """A path as short as it can be said."""
+    def _short(self, path: Path) -> str:
+        """Return a path, relative to the checkout if it is inside."""
         return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
 
-    def _last_words(self, name: str) -> str:
+    def _log_end(self, name: str) -> str:
         lines = self._log(name).read_text(errors="replace").strip().splitlines()[-3:]
-        return " ".join([*lines, f"(All of it: {self._named(self._log(name))})"])
+        return " ".join([*lines, f"(Full log: {self._short(self._log(name))})"])
 
-    def _say_where(self) -> None:
-        phones = "" if self.local or self.host == LOOPBACK else "  (phones in this network, too)"
+    def _print_addresses(self) -> None:
+        phones = "" if self.local or self.host == LOOPBACK else "  (also for phones in this network)"
         self.say(
             f"""
   Shop              {self.shop_url}/{phones}
-  Sandbox gateway   http://{LOOPBACK}:{self.sandbox_port}/  (the merchant's account there; this machine only)
-  E-mails           {self._named(self.folder / "mail")}
+  Sandbox gateway   http://{LOOPBACK}:{self.sandbox_port}/  (the merchant's account, only on this machine)
+  E-mails           {self._short(self.folder / "mail")}
 
-  Try this first: put something into the basket, check out with any name and address, and pay on the sandbox's page.
-  The order turns to Paid when the gateway's callback arrives. No real money moves. Ctrl-C ends it.
+  Try this first: add a product to the basket, check out with any name and address, and pay on the sandbox's page.
+  The order is paid as soon as the gateway's callback arrives. No real money moves. Press Ctrl-C to stop.
 """
         )

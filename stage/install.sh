@@ -1,15 +1,15 @@
 #!/bin/sh
 # Usage: PYTHON=… stage/install.sh VENV REQUIREMENTS
-# Makes a virtual environment and installs pinned packages into it: with uv where there is one, otherwise with pip.
+# Creates a virtual environment and installs pinned packages into it, with uv if available, otherwise with pip.
 set -eu
 venv=$1
 requirements=$2
 
 say_how() {
     found=$(python3 --version 2>/dev/null || python --version 2>/dev/null || echo "no Python at all")
-    echo "Dukkan needs Python 3.11 or newer, and found $found." >&2
-    echo "Install one from https://www.python.org/downloads/ or your system's packages, then run this again." >&2
-    echo "If it has another name, say so: make demo PYTHON=/path/to/python3.12" >&2
+    echo "Dukkan needs Python 3.11 or newer, but found $found." >&2
+    echo "Install it from https://www.python.org/downloads/ or your system's packages, then run this again." >&2
+    echo "If it is installed under another name, set PYTHON: make demo PYTHON=/path/to/python3.12" >&2
     exit 1
 }
 
@@ -19,9 +19,9 @@ if command -v uv >/dev/null 2>&1; then
     uv pip install -q --python "$venv/bin/python" --require-hashes -r "$requirements"
 else
     [ -n "${PYTHON:-}" ] || say_how
-    # A half-made one (no ensurepip, an interrupted start) has a python and no pip, and is made anew.
+    # An incomplete environment (no ensurepip, interrupted creation) has python without pip and is created again.
     "$venv/bin/python" -m pip --version >/dev/null 2>&1 || "$PYTHON" -m venv --clear "$venv" || {
-        echo "On Debian and Ubuntu, install the package python3-venv." >&2
+        echo "On Debian or Ubuntu, install the package python3-venv." >&2
         exit 1
     }
     echo "Installing $requirements …"

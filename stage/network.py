@@ -7,9 +7,9 @@ LOOPBACK = "127.0.0.1"
 
 
 def lan_address() -> str:
-    """The IPv4 address under which phones in the same network reach this machine, or loopback if there is none.
+    """Return this machine's IPv4 address in the network, or loopback without one.
 
-    Connecting a UDP socket sends nothing; it only asks the system which of its addresses it would use.
+    Connecting a UDP socket sends nothing; it only selects the address.
     """
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
@@ -21,10 +21,10 @@ def lan_address() -> str:
 
 
 def free_port(host: str, wanted: int) -> int:
-    """The wanted port, or the next one that nobody uses on this host and on loopback.
+    """Return the wanted port, or the next one that is free on `host` and on loopback.
 
     Raises:
-        OSError: if the next fifty are all taken.
+        OSError: if 50 ports in a row are in use.
     """
     for port in range(wanted, wanted + 50):
         if can_listen(host, port) and can_listen(LOOPBACK, port):
@@ -33,9 +33,9 @@ def free_port(host: str, wanted: int) -> int:
 
 
 def can_listen(host: str, port: int) -> bool:
-    """Whether a server could listen there now."""
+    """Return whether a server could listen at this address now."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        if sys.platform != "win32":  # there, the option would let two servers share a port
+        if sys.platform != "win32":  # where the option would let two servers share a port
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))

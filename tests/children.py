@@ -1,4 +1,4 @@
-"""Programs that tests start. They know nothing of the fork's own shop, and end with the test that started them."""
+"""Programs that tests start, without the settings of the fork's own shop."""
 
 import os
 import signal
@@ -25,14 +25,14 @@ Child = subprocess.Popen[str]
 
 
 def is_setting(name: str) -> bool:
-    """Whether one of the programs under test reads this environment variable."""
+    """Return whether a program under test reads this environment variable."""
     return name.startswith(OWN) or name in NAMES
 
 
 def forget_settings() -> None:
-    """Remove every setting from the environment and point `.env` elsewhere, for this process and what it starts.
+    """Remove all settings from the environment of this process, and ignore `.env`.
 
-    A fork runs the tests beside its own shop, whose live database they must neither read nor write.
+    A fork may run the tests next to its own shop: they must neither read nor write its live database.
     """
     for name in filter(is_setting, list(os.environ)):
         del os.environ[name]
@@ -40,7 +40,7 @@ def forget_settings() -> None:
 
 
 class Start(Protocol):
-    """Starts a program."""
+    """Function that starts a program."""
 
     def __call__(self, *command: str, log: Path | None = None, errors: Path | None = None, **environment: str) -> Child:
         """Start Python, or another program if the first argument is its absolute path.
@@ -48,14 +48,14 @@ class Start(Protocol):
         Args:
             command: arguments for Python, such as `-m sandbox serve`.
             log: the file for its output; without one, `stdout` is a pipe.
-            errors: the file for stderr, if it is not to go where stdout goes.
+            errors: the file for stderr; without one, it goes to stdout.
             environment: variables to add.
         """
 
 
 @contextmanager
 def children() -> Iterator[Start]:
-    """Start programs inside this block; those still running at its end are ended, in reverse order."""
+    """Yield a function that starts programs; stop them at the end, in reverse order."""
     with ExitStack() as stack:
 
         def start(*command: str, log: Path | None = None, errors: Path | None = None, **environment: str) -> Child:
@@ -75,7 +75,7 @@ def children() -> Iterator[Start]:
 
 
 def end(child: Child) -> None:
-    """Stop a program with SIGTERM, then kill what is left of it and of its own children."""
+    """Stop a program with SIGTERM, then kill its process group."""
     if child.poll() is None:
         child.terminate()
         with suppress(subprocess.TimeoutExpired):
@@ -88,19 +88,19 @@ def end(child: Child) -> None:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on."""
+    """Return unused ports."""
     with ExitStack() as stack:
         listeners = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
         return [int(listener.getsockname()[1]) for listener in listeners]
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """Return an unused port."""
     return free_ports(1)[0]
 
 
 def wait_for(url: str, status: int = 200, seconds: float = 60) -> None:
-    """Wait until an address answers with this status."""
+    """Wait until a URL answers with this status, up to `seconds`."""
     until = time.monotonic() + seconds
     while True:
         with suppress(requests.RequestException):

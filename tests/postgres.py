@@ -1,4 +1,4 @@
-"""A real PostgreSQL server, of the programs that are on this machine, with a fresh database for each test."""
+"""A PostgreSQL server from installed programs, with a new database for each test."""
 
 import os
 import shutil
@@ -15,10 +15,10 @@ from typing import Any
 import psycopg
 
 SETTINGS = {
-    "listen_addresses": "",  # the socket in its folder is enough
-    "fsync": "off",  # whether PostgreSQL outlives a power cut is not what these tests are about
+    "listen_addresses": "",  # only the Unix socket
+    "fsync": "off",  # power failures are out of scope
     "max_wal_size": "200MB",
-    # What the shop must not rely on:
+    # Unusual values, as the shop must not depend on the defaults:
     "timezone": "Asia/Riyadh",
     "default_transaction_isolation": "serializable",
     "synchronous_commit": "off",
@@ -26,7 +26,7 @@ SETTINGS = {
 
 
 def programs() -> Path | None:
-    """The folder of the newest server's programs. Debian keeps them out of PATH."""
+    """Return the folder of the newest server programs. Debian's are not in PATH."""
     debian = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: float(path.parent.name), reverse=True)
     in_path = [Path(folder) for folder in os.environ.get("PATH", "").split(os.pathsep)]
     return next((path for path in (*debian, *in_path) if all((path / name).exists() for name in NEEDED)), None)
@@ -36,18 +36,14 @@ NEEDED = ("initdb", "postgres")
 
 
 class Server:
-    """A server in a folder of its own, which goes with it."""
+    """A server in a temporary folder."""
 
     def __init__(self, folder: Path) -> None:
-        """Make and start it.
-
-        Args:
-            folder: where `initdb` and `postgres` are.
-        """
+        """Create and start a server with the programs `initdb` and `postgres` in `folder`."""
         self.programs = folder
         memory = Path("/dev/shm")  # five times as fast as a busy disk
         roomy = memory.is_dir() and shutil.disk_usage(memory).free > 2**30
-        # Not in pytest's folder: a socket's path must be short.
+        # Not in pytest's folder: a socket needs a short path.
         self.folder = Path(tempfile.mkdtemp(prefix="dukkan-", dir=memory if roomy else None))
         self.options: dict[str, Any] = {"cwd": self.folder}
         self.options["env"] = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
@@ -60,7 +56,7 @@ class Server:
         self.start()
 
     def start(self) -> None:
-        """Start it, and wait until it answers."""
+        """Start the server and wait until it answers."""
         command = [str(self.programs / "postgres"), "-D", "data", "-k", str(self.folder)]
         for name, value in SETTINGS.items():
             command += ["-c", f"{name}={value}"]
@@ -75,28 +71,28 @@ class Server:
         raise AssertionError((self.folder / "log").read_text())
 
     def stop(self) -> None:
-        """Stop it at once: whoever is connected is not any more."""
+        """Stop the server at once, closing all connections."""
         self.process.send_signal(signal.SIGINT)
         self.process.wait(30)
 
     def remove(self) -> None:
-        """Stop it for good."""
+        """Stop the server and delete its folder."""
         self.stop()
         shutil.rmtree(self.folder)
 
     def url(self, database: str) -> str:
-        """The address of a database, as a host would give it to a customer."""
+        """Return a database's URL, in the form that hosting providers use."""
         return f"postgresql://shop@/{database}?host={self.folder}"
 
     def execute(self, statement: str, database: str = "postgres") -> list[tuple[Any, ...]]:
-        """Run a statement beside the shop. Gives what it returns."""
+        """Run a statement on a separate connection; return its rows."""
         with psycopg.connect(self.url(database), autocommit=True) as connection:
             cursor = connection.execute(statement.encode())
             return cursor.fetchall() if cursor.description else []
 
     @contextmanager
     def database(self, template: str) -> Iterator[str]:
-        """A database made after another. Gives its address, and drops it in the end."""
+        """Create a database from a template, yield its URL, and drop it at the end."""
         name = f"test_{next(self.numbers)}"
         self.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
         yield self.url(name)

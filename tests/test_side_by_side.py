@@ -1,4 +1,4 @@
-"""Two shops and two sandboxes on one machine, used from one browser, don't disturb each other."""
+"""Two shops and two sandboxes on one machine, used from the same browser."""
 
 import re
 import signal
@@ -18,14 +18,14 @@ pytestmark = pytest.mark.slow
 
 
 def query(database: Path, statement: str) -> list[tuple[object, ...]]:
-    """Read a database of a running program."""
+    """Query the database of a running program."""
     with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
         return connection.execute(statement).fetchall()
 
 
 @pytest.fixture
 def folders(tmp_path: Path, start: Start) -> Iterator[list[Path]]:
-    """Two demonstrations as `make demo` starts them, each in its folder; the second one takes what ports are left."""
+    """Folders of two running demos, started with the same port."""
     folders, stages = [tmp_path / "one", tmp_path / "two"], []
     try:
         for folder in folders:
@@ -33,7 +33,7 @@ def folders(tmp_path: Path, start: Start) -> Iterator[list[Path]]:
             command = ("-m", "stage", "--local", "--port", "8330", "--folder", str(folder))
             stages.append(start(*command, log=folder / "said.txt"))
             for _ in range(300):
-                if "Ctrl-C ends it" in (folder / "said.txt").read_text() or stages[-1].poll() is not None:
+                if "Press Ctrl-C to stop" in (folder / "said.txt").read_text() or stages[-1].poll() is not None:
                     break
                 time.sleep(0.1)
         yield folders
@@ -48,7 +48,7 @@ def test_each_has_its_own_basket_orders_invoices_and_callbacks(folders: list[Pat
     urls = [re.search(r"Shop\s+(http\S+)/", one) for one in said]
     assert all(urls), said
     shops = [Dukkan(url[1]) for url in urls if url]
-    jar = shops[0]._browser.cookies  # as in one browser: cookies of a host are sent to all of its ports
+    jar = shops[0]._browser.cookies  # like a browser, which sends a host's cookies to all of its ports
     shops[1]._browser.cookies = jar
     units = [1, 2]
     for shop, pieces in zip(shops, units, strict=True):  # both baskets are filled before either is bought

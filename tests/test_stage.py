@@ -1,4 +1,4 @@
-"""The stage: ports, addresses, and programs that are started, watched and ended together."""
+"""The stage: ports, addresses, and starting, watching and stopping programs."""
 
 import socket
 import sqlite3
@@ -21,15 +21,15 @@ def said() -> list[str]:
 
 
 def new_demo(folder: Path, said: list[str], port: int = 8400) -> Demo:
-    """A demo for this machine alone."""
+    """Create a demo that serves only this machine."""
     return Demo(folder, port, local=True, say=said.append)
 
 
-def test_a_taken_port_is_told_and_the_next_one_used(tmp_path: Path, said: list[str]) -> None:
+def test_a_port_in_use_is_reported_and_the_next_one_used(tmp_path: Path, said: list[str]) -> None:
     with socket.create_server(("127.0.0.1", 8400)):
         made = new_demo(tmp_path, said)
     assert (made.shop_port, made.sandbox_port) == (8401, 8402)
-    assert said == ["Port 8400 is in use, so 8401 is taken."]
+    assert said == ["Port 8400 is in use; using 8401 instead."]
 
 
 def test_the_lan_address_is_one_of_this_machine() -> None:
@@ -44,7 +44,7 @@ def test_without_a_network_it_is_loopback(monkeypatch: pytest.MonkeyPatch) -> No
     assert network.lan_address() == "127.0.0.1"
 
 
-def test_the_demo_starts_afresh_where_its_address_changed(tmp_path: Path, said: list[str]) -> None:
+def test_the_demo_starts_without_orders_after_a_change_of_address(tmp_path: Path, said: list[str]) -> None:
     first = new_demo(tmp_path, said)
     first._prepare_folder(fresh=False)
     (tmp_path / "shop.db").touch()
@@ -68,16 +68,14 @@ def test_a_database_of_an_unknown_revision_is_kept_aside(tmp_path: Path, said: l
             database.execute("INSERT INTO alembic_version VALUES (?)", (revision,))
         new_demo(folder, said)._prepare_folder(fresh=False)
         assert (folder / "shop.db").exists() == kept
-    [told] = said
+    [message] = said
     [aside] = tmp_path.glob("demo-*")
-    assert "of another version of the shop" in told
-    assert str(aside) in told
+    assert "another version of the shop" in message
+    assert str(aside) in message
     assert {path.name for path in aside.rglob("*") if path.is_file()} == {"shop.db", "receipt.eml"}
 
 
-def test_a_changed_address_is_noticed_and_said_once(
-    tmp_path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_changed_address_is_reported_once(tmp_path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     made = new_demo(tmp_path, said)
     made.local = False
     addresses = iter(["127.0.0.1", "192.168.9.9", "192.168.9.9"])
@@ -96,16 +94,16 @@ def test_a_changed_address_is_noticed_and_said_once(
     assert "192.168.9.9" in said[0]
 
 
-def test_a_program_that_ends_by_itself_ends_the_demo_with_its_last_words(tmp_path: Path, said: list[str]) -> None:
+def test_a_program_that_exits_ends_the_demo_with_the_end_of_its_log(tmp_path: Path, said: list[str]) -> None:
     made = new_demo(tmp_path, said)
     made._prepare_folder(fresh=False)
     made._run("worker", [sys.executable, "-c", "print('out of beans')"], {})
     made.programs["worker"].wait()
-    with pytest.raises(StageError, match=r"the worker has ended by itself\. out of beans"):
+    with pytest.raises(StageError, match=r"the worker exited unexpectedly\. out of beans"):
         made.watch(threading.Event())
 
 
-def test_ending_lets_programs_finish_and_leaves_none(tmp_path: Path, said: list[str]) -> None:
+def test_stopping_lets_programs_finish_and_leaves_none(tmp_path: Path, said: list[str]) -> None:
     made = new_demo(tmp_path, said)
     made._prepare_folder(fresh=False)
     script = """
@@ -121,7 +119,7 @@ time.sleep(60)
     assert made.programs["shop"].returncode == 7
 
 
-def test_settings_of_the_users_own_shop_stay_out(
+def test_settings_of_the_users_own_shop_are_not_passed_on(
     tmp_path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SHOP_NAME", "Mine")
@@ -132,7 +130,7 @@ def test_settings_of_the_users_own_shop_stay_out(
 
 
 @pytest.mark.parametrize("program", ["stage", "sandbox"])
-def test_help_is_there(program: str) -> None:
+def test_the_program_has_help(program: str) -> None:
     result = subprocess.run(
         [sys.executable, "-m", program, "--help"], capture_output=True, text=True, check=False, timeout=30
     )
@@ -150,7 +148,7 @@ def test_two_demos_in_one_folder_are_refused(tmp_path: Path, said: list[str], mo
     assert (tmp_path / "shop.db").exists()
 
 
-def test_starting_afresh_leaves_other_peoples_files_alone(tmp_path: Path, said: list[str]) -> None:
+def test_a_fresh_start_keeps_unrelated_files(tmp_path: Path, said: list[str]) -> None:
     new_demo(tmp_path, said)._prepare_folder(fresh=False)
     (tmp_path / "thesis.txt").touch()
     (tmp_path / "shop.db").touch()

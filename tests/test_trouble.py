@@ -374,11 +374,11 @@ def test_what_does_not_fit_is_refused_with_what_to_do(sandbox_app: Flask, store:
     order.awaiting()
     url = f"{sandbox_app.config['HERE']}/trouble"
     for asked, status, words in (
-        ({"case": "nonsense", "invoice": "last"}, 422, "There are: refuse"),
-        ({"case": "slow", "invoice": "last"}, 422, "give next"),
+        ({"case": "nonsense", "invoice": "last"}, 422, "Choose one of: refuse"),
+        ({"case": "slow", "invoice": "last"}, 422, 'give "next"'),
         ({"case": "forged", "invoice": "next"}, 422, "give its id"),
-        ({"case": "forged", "invoice": "f" * 24}, 404, "no such invoice"),
-        ({}, 422, "no such case"),
+        ({"case": "forged", "invoice": "f" * 24}, 404, "Unknown invoice"),
+        ({}, 422, "Unknown case"),
     ):
         answer = requests.post(url, json=asked, timeout=5)
         assert (answer.status_code, words in answer.json()["message"]) == (status, True), answer.text
@@ -398,7 +398,7 @@ def test_the_command_prints_what_a_shop_must_do_and_what_it_answered(sandbox_app
     result = CliRunner().invoke(cli, ["trigger", invoice, "--case", "forged", "--sandbox", here])
     assert result.exit_code == 0, result.output
     assert "Forged: a shop must answer 4xx" in result.output
-    assert re.search(r"a made-up secret: 404 in \d+ ms, ok", result.output)
+    assert re.search(r"a guessed secret: 404 in \d+ ms, ok", result.output)
     listed = CliRunner().invoke(cli, ["trigger", "--list"]).output
     assert all(f" {name} " in listed for name in CASES)
 
@@ -422,7 +422,7 @@ def test_the_command_says_so_where_a_shop_does_wrong(sandbox_app: Flask, store: 
     ("arguments", "words"),
     [
         (["last", "--case", "forged", "--sandbox", "http://127.0.0.1:9"], "No sandbox answers at http://127.0.0.1:9"),
-        (["last"], "which INVOICE and which --case"),
+        (["last"], "an INVOICE and a --case"),
         (["last", "--case", "nonsense"], "nonsense"),
     ],
 )

@@ -1,6 +1,5 @@
-"""Conformance: puts a running shop, in whatever language, through every case, and says what it did well and badly.
+"""Conformance run: checks how a running shop, in any language, handles every case.
 
-It knows nothing of the shop's inside: it sees what the shop asks the gateway for, what it answers to callbacks, and
-the page that a customer sees. Read `checks.py` (what is checked, and why), `run.py` (how), `shops.py` (how orders are
-placed), `report.py`.
+It sees only the shop's requests for invoices, its answers to callbacks and the customer's page. Read `checks.py` (what
+is checked, and why), `run.py` (how), `shops.py` (how orders are placed), `report.py`.
 """

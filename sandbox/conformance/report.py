@@ -1,4 +1,4 @@
-"""A run's results, for people and for machines."""
+"""A run's results as text and as JUnit XML."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,21 +9,21 @@ import click
 from sandbox.conformance.checks import ALL, Result, Verdict
 
 COLOURS = {Verdict.PASSED: "green", Verdict.FAILED: "red", Verdict.NOT_RUN: "yellow"}
-NOT_SEEN = "the order that it shares was not placed"
+NOT_SEEN = "its shared order was not placed"
 
 
 def complete(results: Mapping[str, Result]) -> list[Result]:
-    """Return a result for every check, in the order of the table; those that never came up are *not run*."""
+    """Return a result per check, in the order of `ALL`; missing ones are *not run*."""
     return [results.get(check.name, Result(check.name, Verdict.NOT_RUN, NOT_SEEN)) for check in ALL]
 
 
 def line(result: Result) -> str:
-    """Return a result in one line, for the time while others are still to come."""
+    """Return a result as one line of progress."""
     return f"{click.style(f'{result.verdict.value:8}', fg=COLOURS[result.verdict])} {result.name:15} {result.seen}"
 
 
 def table(results: list[Result]) -> str:
-    """Return all results with what was expected, and why it matters."""
+    """Return all results with their expectations and reasons, and the counts."""
     lines = []
     for check, result in zip(ALL, results, strict=True):
         lines += [line(result), f"         expected: {check.expected}", f"         why: {check.why}"]
@@ -32,7 +32,7 @@ def table(results: list[Result]) -> str:
 
 
 def write_junit(file: Path, results: list[Result]) -> None:
-    """Write the results in JUnit's XML, which CI systems show. Raises `OSError` if the file can't be written."""
+    """Write the results as JUnit XML, for CI systems. Raises `OSError`."""
     suite = ElementTree.Element("testsuite", name="conformance", tests=str(len(results)))
     for verdict, name in ((Verdict.FAILED, "failures"), (Verdict.NOT_RUN, "skipped")):
         suite.set(name, str(sum(result.verdict is verdict for result in results)))

@@ -1,4 +1,4 @@
-"""Running the checks, a group at a time: each group shares one order, and is done over if it was interrupted."""
+"""The run, in groups of checks that share one order and restart if interrupted."""
 
 import json
 import socket
@@ -20,30 +20,32 @@ from sandbox.records import Invoice, Request
 from sandbox.trouble import CASES, callbacks, replies
 
 MAX_DECIMALS = 8
-"""More than any currency has: what has more comes from binary floating point."""
+"""More than any currency has; longer amounts come from binary floating point."""
 WAIT_SECONDS = 20
+NO_REQUEST = "no request for an invoice arrived"
+NO_PAGE = "the address of the customer's page is unknown"
 GUESSES = 200
 SLOW_SENDERS = 50
 
 MUST_BE_PAYABLE = ("slow", "svg-qr", "no-qr")
 JUDGED_WITHOUT_PAGE = ("refuse", "401", "429", "500", "drip", "reset", "lost", "redirect")
 MAX_REQUESTS = {"refuse": 3, "401": 1, "429": 5, "500": 5}
-STUBBORN = 10
-"""How often in a row an order meets with a refusal, to see how often the shop asks."""
+REFUSALS_IN_A_ROW = 10
+"""Enough to count the shop's retries."""
 REPLIES = tuple(name for name, case in CASES.items() if case.at == "put" and name != "early")
 
 
 class Run:
-    """One run over one shop. Must be used within the sandbox's application context."""
+    """A run for one shop. Needs the sandbox's application context."""
 
     def __init__(self, shop: Shop, *, callback_url: str, late_minutes: float, kept: Path) -> None:
-        """Prepare a run.
+        """Resume an unfinished run, or start one.
 
         Args:
-            shop: places the orders.
-            callback_url: where the shop hears callbacks.
-            late_minutes: how long the shop holds goods for an unpaid order; 0 leaves the check `late` out.
-            kept: the file in which results are kept until the run is complete, so that it can be resumed.
+            shop: the shop to check.
+            callback_url: its address for callbacks.
+            late_minutes: how long it reserves goods for an unpaid order; 0 skips the check `late`.
+            kept: the file of results so far, for resuming.
         """
         self._shop = shop
         self._callback_url = callback_url
@@ -68,11 +70,11 @@ class Run:
         }
 
     def groups_to_do(self) -> list[str]:
-        """Return the groups that a former run hasn't done; each takes one order."""
+        """Return the names of the remaining groups; each places one order."""
         return [name for name in self.groups if name not in self.results]
 
     def do(self, group: str) -> list[Result]:
-        """Run a group; return and keep its results. A group's first check has the group's name."""
+        """Run a group; save and return its results. Its first check has the group's name."""
         try:
             results = list(self.groups[group]())
         except ShopError as error:
@@ -93,16 +95,17 @@ class Run:
         if invoice is None:
             return
         yield self._link(page, asked[0], "link")
-        yield _judge("secret", invoice.secret not in page.text, "not there" if page.url else "", "it is on the page")
+        shown = invoice.secret in page.text
+        yield _judge("secret", not shown, "not on the page" if page.url else "", "the secret is on the page")
         if invoice.success_url:
             requests.get(invoice.success_url, timeout=WAIT_SECONDS)
         paid = self._shop.is_paid(page)
         seen = "no successUrl was given" if not invoice.success_url else {False: "not paid", None: ""}.get(paid, "paid")
-        yield _judge("success-url", not paid, seen, "the order says that it is paid")
+        yield _judge("success-url", not paid, seen, "the order's page says paid")
         yield self._wrong_method(invoice, page)
         for name in ("forged", "other-invoice", "malformed", "oversized"):
             yield from self._case(name, invoice, page, paid=False)
-        steps = callbacks.start("after-cancel", invoice)  # which is the plain callback, told at once
+        steps = callbacks.start("after-cancel", invoice)  # an ordinary callback, sent at once
         yield self._judge_steps("good", steps, page, paid=True)
         if steps and steps[0].ok:
             self._paid = invoice
@@ -123,45 +126,34 @@ class Run:
         page, asked, _ = self._place()
         invoice = self._invoice_of(asked)
         if invoice is None or not self._shop.cancel(page):
-            yield Result("after-cancel", Verdict.NOT_RUN, "the order could not be cancelled from here")
+            yield Result("after-cancel", Verdict.NOT_RUN, "the order could not be cancelled")
             return
         yield self._judge_steps("after-cancel", callbacks.start("after-cancel", invoice), page)
 
     def _early(self) -> Iterator[Result]:
-        page, asked, _ = self._place("early")
-        invoice = self._invoice_of(asked)
-        if invoice is None:
-            yield Result("early", Verdict.NOT_RUN, "no request for an invoice arrived")
-            return
+        page, invoice = self._place_with_invoice("early")
         first = web.store().attempts_of([one.id for one in web.store().deliveries_of([invoice.id])])[0]
-        repeat = callbacks.tell(invoice.id)
-        answers = f"{first.status or first.error}, then {(repeat.status or repeat.error) if repeat else 'no repeat'}"
+        retry = callbacks.send_now(invoice.id)
+        answers = f"{first.status or first.error}, then {(retry.status or retry.error) if retry else 'no retry'}"
         paid = self._eventually_paid(page)
-        taken = bool(repeat and repeat.succeeded) or (first.succeeded and paid is True)
-        yield _judge("early", taken and paid is not False, answers, f"{answers}; paid: {_said(paid)}")
+        taken = bool(retry and retry.succeeded) or (first.succeeded and paid is True)
+        shown = {True: "yes", False: "no", None: "unknown"}[paid]
+        yield _judge("early", taken and paid is not False, answers, f"{answers}; paid: {shown}")
 
     def _late(self) -> Iterator[Result]:
         if not self._late_minutes:
             yield Result("late", Verdict.NOT_RUN, "--late MINUTES was not given")
             return
-        page, asked, _ = self._place()
-        invoice = self._invoice_of(asked)
-        if invoice is None:
-            yield Result("late", Verdict.NOT_RUN, "no request for an invoice arrived")
-            return
+        page, invoice = self._place_with_invoice()
         time.sleep(self._late_minutes * 60 + 15)
         yield self._judge_steps("late", callbacks.start("after-cancel", invoice), page, paid=True)
 
     def _guesses(self) -> Iterator[Result]:
-        page, asked, _ = self._place()
-        invoice = self._invoice_of(asked)
-        if invoice is None:
-            yield Result("guesses", Verdict.NOT_RUN, "no request for an invoice arrived")
-            return
+        page, invoice = self._place_with_invoice()
         for _ in range(GUESSES // 50):
             bodies = [callbacks.guess(invoice.id) for _ in range(50)]
             with ThreadPoolExecutor(8) as pool:
-                statuses = list(pool.map(self._post, bodies))
+                statuses = [status for status, _ in pool.map(self._timed_post, bodies)]
         refused = all(400 <= status < 500 for status in statuses)
         [step, *_] = callbacks.start("after-cancel", invoice)
         seen = f"guesses {sorted(set(statuses))}, then {step.attempt.status or step.attempt.error}"
@@ -169,26 +161,26 @@ class Run:
         yield _judge("guesses", refused and step.ok and paid is not False, seen, seen)
 
     def _reply(self, name: str) -> Iterator[Result]:
-        """Place an order while the gateway answers oddly, and look at what the customer then sees."""
+        """Place an order with a faulty answer, and check the customer's page."""
         callback: list[tuple[int, float]] = []
         if name == "slow" and self._paid:
-            body = _told(self._paid)
+            body = _callback_of(self._paid)
             threading.Timer(1.5, lambda: callback.append(self._timed_post(body))).start()
         page, asked, seconds = self._place(name)
         if not asked:
-            yield Result(name, Verdict.NOT_RUN, f"no request for an invoice arrived. {_cut(page.text)}")
+            yield Result(name, Verdict.NOT_RUN, f"{NO_REQUEST}. {_cut(page.text)}")
             return
         faults = list(self._faults(name, page, asked, seconds))
         if name == "slow" and callback and (callback[0][0] != 200 or callback[0][1] > 2):
-            faults.append(f"meanwhile a callback was answered {callback[0][0]} after {callback[0][1]:.1f} s")
+            faults.append(f"a callback sent meanwhile was answered {callback[0][0]} after {callback[0][1]:.1f} s")
         if not faults and not page.url and name not in JUDGED_WITHOUT_PAGE:
-            yield Result(name, Verdict.NOT_RUN, "the address of the customer's page is not known")
+            yield Result(name, Verdict.NOT_RUN, NO_PAGE)
             return
-        seen = f"{len(asked)} request{'s' * (len(asked) > 1)}, and a page after {seconds:.1f} s"
+        seen = f"{len(asked)} request{'s' * (len(asked) > 1)}, the page after {seconds:.1f} s"
         yield _judge(name, not faults, seen, "; ".join(faults))
 
     def _faults(self, name: str, page: Page, asked: list[Request], seconds: float) -> Iterator[str]:
-        """Say what is wrong with what the shop did of an odd answer."""
+        """Describe what the shop did wrong after a faulty answer."""
         if page.status and page.status >= 500:
             yield f"the customer saw HTTP {page.status}: {_cut(page.text)}"
         if seconds > WAIT_SECONDS:
@@ -197,22 +189,22 @@ class Run:
             if one.bait and one.bait in page.text:
                 yield f"the page shows {_cut(one.bait)}"
             if one.trouble == "redirect followed":
-                yield "it followed the redirect, and sent the API key along"
+                yield "the shop followed the redirect and sent the API key along"
         if len(asked) > MAX_REQUESTS.get(name, 10):
-            yield f"it asked {len(asked)} times"
+            yield f"the shop sent {len(asked)} requests"
         if name == "429" and len(asked) > 1:
             gap = (asked[-2].received_at - asked[-1].received_at).total_seconds()
             if gap < replies.RETRY_AFTER_SECONDS - 0.1:
-                yield f"it asked again after {gap:.1f} s, though Retry-After said {replies.RETRY_AFTER_SECONDS}"
+                yield f"the shop retried after {gap:.1f} s, despite Retry-After: {replies.RETRY_AFTER_SECONDS}"
         if name in MUST_BE_PAYABLE and page.url and self._link(page, asked[0], name).verdict is Verdict.FAILED:
             yield "the page has no payment link"
 
-    # --- the pieces ---
+    # --- helpers ---
 
     def _place(self, trouble: str = "") -> tuple[Page, list[Request], float]:
-        """Place an order; return its page, the requests for an invoice that it caused, newest first, and seconds."""
+        """Place an order; return its page, its requests (newest first) and the seconds."""
         newest = web.store().requests(limit=1)
-        for _ in range(STUBBORN if trouble in MAX_REQUESTS else bool(trouble)):
+        for _ in range(REFUSALS_IN_A_ROW if trouble in MAX_REQUESTS else bool(trouble)):
             web.store().plan_trouble(trouble)
         started = time.monotonic()
         try:
@@ -220,39 +212,43 @@ class Run:
             self._placed.append(page)
         finally:
             seconds = time.monotonic() - started
-            while web.store().take_trouble():  # nothing is left for the next order
+            while web.store().take_trouble():  # the next order starts without faults
                 pass
         return page, web.store().requests(after=newest[0].number if newest else 0), seconds
 
+    def _place_with_invoice(self, trouble: str = "") -> tuple[Page, Invoice]:
+        """Place an order; return its page and invoice, or raise `ShopError`."""
+        page, asked, _ = self._place(trouble)
+        invoice = self._invoice_of(asked)
+        if invoice is None:
+            raise ShopError(NO_REQUEST)
+        return page, invoice
+
     def _leave_orders(self) -> None:
         while self._placed:
-            with suppress(ShopError, requests.RequestException):  # what a shop did wrong was judged before
+            with suppress(ShopError, requests.RequestException):  # not part of any check
                 self._shop.leave(self._placed.pop())
 
     def _case(
         self, name: str, invoice: Invoice | None = None, page: Page | None = None, *, paid: bool | None = True
     ) -> Iterator[Result]:
-        """Make callback trouble, with an order of its own unless there is one."""
+        """Run a callback case, on a new order unless one is given."""
         if invoice is None or page is None:
-            page, asked, _ = self._place()
-            invoice = self._invoice_of(asked)
-        if invoice is None:
-            yield Result(name, Verdict.NOT_RUN, "no request for an invoice arrived")
-        else:
-            if paid is False and self._shop.is_paid(page):
-                paid = None  # by a fault that was found before, which must not be counted against this check
-            yield self._judge_steps(name, callbacks.start(name, invoice), page, paid=paid)
+            page, invoice = self._place_with_invoice()
+        if paid is False and self._shop.is_paid(page):
+            paid = None  # because of an earlier check's fault, which must not count twice
+        yield self._judge_steps(name, callbacks.start(name, invoice), page, paid=paid)
 
     def _judge_steps(self, name: str, steps: list[callbacks.Step], page: Page, *, paid: bool | None = None) -> Result:
         wrong = [f"{step.what}: {step.attempt.status or step.attempt.error}" for step in steps if not step.ok]
         is_paid = self._eventually_paid(page) if paid else self._shop.is_paid(page)
         if paid is not None and is_paid is not None and is_paid != paid:
-            wrong.append("the order says that it is paid" if is_paid else "the order does not say that it is paid")
+            wrong.append("the order's page says paid" if is_paid else "the order's page does not say paid")
         answers = sorted({str(step.attempt.status or step.attempt.error) for step in steps})
         return _judge(name, not wrong, f"answered {', '.join(answers)}", "; ".join(wrong))
 
     def _eventually_paid(self, page: Page) -> bool | None:
-        """Give a shop that works in the background a few seconds."""
+        """Wait up to 5 seconds for a shop that confirms in the background."""
         for _ in range(20):
             paid = self._shop.is_paid(page)
             if paid is not False:
@@ -262,9 +258,9 @@ class Run:
 
     def _link(self, page: Page, request: Request, name: str) -> Result:
         if not page.url:
-            return Result(name, Verdict.NOT_RUN, "the address of the customer's page is not known")
+            return Result(name, Verdict.NOT_RUN, NO_PAGE)
         path = f"/invoice/{request.invoice_id}"
-        return _judge(name, path in page.text, "it is on the page", "it is not on the page")
+        return _judge(name, path in page.text, "the link is on the page", "the link is not on the page")
 
     def _wrong_method(self, invoice: Invoice, page: Page) -> Result:
         was_paid = self._shop.is_paid(page)
@@ -275,27 +271,24 @@ class Run:
         return _judge("wrong-method", status < 500 and not paid, seen, seen)
 
     def _slow_senders(self, invoice: Invoice) -> Result:
-        """Hold connections open with half a request, and see whether a callback still gets through."""
+        """Send a callback while many connections hang in the middle of a request."""
         address = urlsplit(self._callback_url)
         head = f"POST {address.path} HTTP/1.1\r\nHost: {address.netloc}\r\nContent-Length: 500\r\n\r\n" + '{"secret'
-        body = _told(invoice)
+        body = _callback_of(invoice)
         port = address.port or (443 if address.scheme == "https" else 80)
-        with ExitStack() as hangers:
+        with ExitStack() as connections:
             try:
                 for _ in range(SLOW_SENDERS):
-                    hanger = hangers.enter_context(socket.create_connection((address.hostname, port), timeout=5))
-                    hanger.sendall(head.encode())
-            except OSError:  # a shop that takes fewer of them is right to
+                    sender = connections.enter_context(socket.create_connection((address.hostname, port), timeout=5))
+                    sender.sendall(head.encode())
+            except OSError:  # a shop may limit connections
                 pass
             status, seconds = self._timed_post(body)
         seen = f"answered {status or 'nothing'} after {seconds:.1f} s"
         return _judge("slow-senders", status == 200 and seconds < 5, seen, seen)
 
-    def _post(self, body: str) -> int:
-        return self._timed_post(body)[0]
-
     def _timed_post(self, body: str) -> tuple[int, float]:
-        """Send a body; return the status (0 for no answer) and the seconds that it took."""
+        """Send a callback; return the status (0 for no answer) and the seconds."""
         started, headers = time.monotonic(), {"Content-Type": "application/json"}
         try:
             answer = requests.post(self._callback_url, data=body, headers=headers, timeout=10, allow_redirects=False)
@@ -304,20 +297,20 @@ class Run:
         return answer.status_code, time.monotonic() - started
 
     def _invoice_of(self, asked: list[Request]) -> Invoice | None:
-        """Return the invoice that the shop got last, if any."""
+        """Return the newest invoice that the shop received, if any."""
         made = [one.invoice_id for one in asked if one.invoice_id and one.status == 200]
         return web.store().invoice(made[0]) if made else None
 
 
-def _told(invoice: Invoice) -> str:
-    """Return the body of the invoice's ordinary callback, or a guess where it has none yet."""
+def _callback_of(invoice: Invoice) -> str:
+    """Return the body of the invoice's callback, or one with a guessed secret."""
     bodies = [one.body for one in web.store().deliveries_of([invoice.id]) if not one.once]
     return bodies[0] if bodies else callbacks.guess(invoice.id)
 
 
 def _exact(asked: list[Request]) -> Result:
     if not asked:
-        return Result("request", Verdict.NOT_RUN, "no request for an invoice arrived: are the settings right?")
+        return Result("request", Verdict.NOT_RUN, f"{NO_REQUEST}: check the shop's settings")
     if asked[0].status != 200:
         return Result("request", Verdict.FAILED, f"HTTP {asked[0].status}: {asked[0].refusal}")
     amount = json.loads(asked[0].body, parse_float=Decimal, parse_int=Decimal)["amount"]
@@ -326,14 +319,13 @@ def _exact(asked: list[Request]) -> Result:
 
 
 def _judge(name: str, good: bool, seen: str, wrong: str) -> Result:
-    """Return the result of a check; `seen` is what was seen if it is good, "" if nothing could be seen."""
+    """Return a check's result.
+
+    `seen` describes a good one, "" if it can't be observed; `wrong` describes a bad one.
+    """
     if good and not seen:
-        return Result(name, Verdict.NOT_RUN, "this can't be seen from here: give --paid-text")
+        return Result(name, Verdict.NOT_RUN, "can't be checked without the page's address and --paid-text")
     return Result(name, Verdict.PASSED if good else Verdict.FAILED, seen if good else wrong)
-
-
-def _said(paid: bool | None) -> str:
-    return {True: "yes", False: "no", None: "can't be told"}[paid]
 
 
 def _cut(text: str) -> str:

@@ -1,4 +1,4 @@
-"""How an order is placed in the shop that is put to the test, and what its customer then sees."""
+"""The shop under test, used like a customer: placing orders, reading their pages."""
 
 import re
 import shlex
@@ -12,16 +12,19 @@ import click
 import requests
 
 SECONDS = 90
-"""For one page. More than the slowest trouble takes, so that a shop that hangs is seen to hang."""
+"""Timeout for one page. Longer than the slowest fault case, to detect a shop that hangs."""
 
 
 class ShopError(Exception):
-    """No order could be placed, for a reason that isn't the shop's answer; the text says why."""
+    """An order could not be placed or read, so its checks are not run.
+
+    The text says why.
+    """
 
 
 @dataclass(frozen=True)
 class Page:
-    """What the customer sees after placing an order. `url` is "" and `status` None where nobody told."""
+    """The customer's page of an order; `url` is "" and `status` None if unknown."""
 
     url: str = ""
     status: int | None = None
@@ -29,48 +32,52 @@ class Page:
 
 
 class Shop(Protocol):
-    """A shop, as a customer uses it."""
+    """A shop, as a customer uses it. Any method may raise `ShopError`."""
 
     def place(self) -> Page:
-        """Place one order."""
+        """Place an order and return its page."""
 
     def look(self, page: Page) -> Page:
-        """Look at an order's page once more."""
+        """Return an order's page, loaded again."""
 
     def is_paid(self, page: Page) -> bool | None:
-        """Return whether the order's page says that it is paid; None if that can't be told."""
+        """Return whether the order's page says paid; None if unknown."""
 
     def cancel(self, page: Page) -> bool:
-        """Cancel the order as its customer can; False if that can't be done from here."""
+        """Cancel the order as its customer; return False if that's impossible here."""
 
     def leave(self, page: Page) -> None:
-        """Be done with an order. A shop may limit how many unpaid ones a customer has, so cancel it if it is unpaid."""
+        """Cancel an unpaid order, as a shop may limit unpaid orders per customer."""
 
 
-class Told:
-    """A shop of which is known only what is told: by a command, or by the person who places the orders."""
+class AnyShop:
+    """A shop in any language, whose orders are placed by a command or by hand."""
 
     def __init__(self, command: str | None, paid_text: str) -> None:
-        """`command` places an order and prints its page's address; without one, a person is asked. `paid_text` is
-        what that page shows of a paid order, and of no other."""
+        """Prepare to place orders.
+
+        Args:
+            command: places an order and prints its page's address; None asks the user to place each order.
+            paid_text: text that only the page of a paid order shows; "" if unknown.
+        """
         self._command = command
         self._paid_text = paid_text
 
     def place(self) -> Page:
         if self._command is None:
-            click.echo("Place an order for anything in your shop.")
-            url = click.prompt("Address of the page that the customer sees now (Enter if unknown)", default="")
+            click.echo("Place an order for any product in your shop.")
+            url = click.prompt("Address of the page after checkout (press Enter if unknown)", default="")
         else:
             try:
                 ran = subprocess.run(
                     shlex.split(self._command), capture_output=True, text=True, timeout=SECONDS, check=False
                 )
             except (OSError, subprocess.TimeoutExpired) as error:
-                raise ShopError(f"the command did not place an order ({type(error).__name__})") from error
+                raise ShopError(f"the command for placing orders failed ({type(error).__name__})") from error
             url = (re.findall(r"https?://\S+", ran.stdout) or [""])[-1]
             if ran.returncode:
-                last = (ran.stderr.strip().splitlines() or ["no word"])[-1]
-                return Page(status=500, text=f"the command ended with {ran.returncode}: {last}")
+                last = (ran.stderr.strip().splitlines() or ["no message"])[-1]
+                return Page(status=500, text=f"the command's exit code was {ran.returncode}: {last}")
         return _get(requests.Session(), url) if url else Page()
 
     def look(self, page: Page) -> Page:
@@ -82,17 +89,16 @@ class Told:
     def cancel(self, page: Page) -> bool:
         if self._command is not None:
             return False
-        return click.confirm("Cancel that order in your shop, as its customer can. Done?")
+        return click.confirm("Cancel that order as its customer. Done?")
 
     def leave(self, page: Page) -> None:
         pass
 
 
 class Dukkan:
-    """A Dukkan, or a fork of it: orders are placed by its own forms."""
+    """A Dukkan or a fork, at the origin `url`: orders are placed through its forms."""
 
     def __init__(self, url: str) -> None:
-        """`url` is the shop's origin."""
         self._url = url
         self._browser = requests.Session()
         self._browser.trust_env = False
@@ -100,7 +106,7 @@ class Dukkan:
 
     def place(self) -> Page:
         form = self._checkout_form()
-        if "checkout_key" not in form:  # a cancelled order has brought its basket back; otherwise there is none
+        if "checkout_key" not in form:  # the basket is empty, unless a cancelled order restored it
             self._fill_basket()
             form = self._checkout_form()
         if "checkout_key" not in form:
@@ -112,7 +118,7 @@ class Dukkan:
         del form["#page"]
         answer = self._post("/checkout", form | contact | more)
         if answer.status_code != 303:
-            raise ShopError(f"the checkout was answered with HTTP {answer.status_code}")
+            raise ShopError(f"the checkout answered with HTTP {answer.status_code}")
         return _get(self._browser, urljoin(self._url, answer.headers["Location"]))
 
     def look(self, page: Page) -> Page:
@@ -138,25 +144,25 @@ class Dukkan:
         for slug in dict.fromkeys(re.findall(r'href="/products/([^"?#]+)"', _get(self._browser, self._url).text)):
             if self._post("/basket/items", {"product": slug, "quantity": "1"}).status_code == 303:
                 return
-        raise ShopError("nothing is in stock: fill the shop up, or give it a fresh sample shop")
+        raise ShopError("nothing is in stock: add stock, or start with a new sample shop")
 
     def _post(self, path: str, form: dict[str, str]) -> requests.Response:
         try:
             return self._browser.post(f"{self._url}{path}", data=form, timeout=SECONDS, allow_redirects=False)
         except requests.RequestException as error:
-            raise ShopError(f"{path} gave no answer ({type(error).__name__})") from error
+            raise ShopError(f"no answer from {path} ({type(error).__name__})") from error
 
 
 def _get(browser: requests.Session, url: str) -> Page:
     try:
         answer = browser.get(url, timeout=SECONDS)
     except requests.RequestException as error:
-        raise ShopError(f"{url} gave no answer ({type(error).__name__})") from error
+        raise ShopError(f"no answer from {url} ({type(error).__name__})") from error
     return Page(answer.url, answer.status_code, unescape(answer.text))
 
 
 def _fields(page: str) -> dict[str, str]:
-    """Return the hidden fields of a page's forms by name, and the page itself as `#page`."""
+    """Return the hidden fields of a page's forms by name, and the HTML as `#page`."""
     fields = {"#page": page}
     for tag in re.findall(r"<input[^>]*>", page):
         name, value = re.search(r'name="([^"]*)"', tag), re.search(r'value="([^"]*)"', tag)

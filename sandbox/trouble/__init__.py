@@ -1,7 +1,7 @@
-"""Trouble on demand: what real money does sooner or later, rehearsed offline.
+"""Fault cases on demand: what happens to real payments sooner or later.
 
-`replies.py` has the odd answers to a request for an invoice, `callbacks.py` the odd callbacks, `views.py` the address
-that starts either. This file lists them, with what a shop must do.
+`replies.py` has the faulty answers to a request for an invoice, `callbacks.py` the faulty callbacks, `views.py` the
+endpoint that starts them. This file lists the cases, with what a shop must do.
 """
 
 from dataclasses import dataclass
@@ -9,87 +9,67 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Case:
-    """A case of trouble. It concerns the next `PUT` for an invoice ("put"), or an invoice's "callback"."""
+    """A fault case."""
 
     name: str
     at: str
+    """"put" for the shop's next request for an invoice, or "callback"."""
     title: str
     must: str
-    """What a shop must do, in one sentence."""
+    """What a shop must do; continues the words "a shop must"."""
 
 
-_NOT_SHOWN = "show no payment link from this answer, keep the order, and offer to try again"
-_UNPAID = "answer 4xx, pay nothing by it, and tell a person if it keeps coming"
-_KEPT = "answer 200 and store the payment: the secret is right, so the money is real"
+_NOT_SHOWN = "show no payment link from this answer, keep the order, and offer a retry"
+_UNPAID = "answer 4xx, leave the order unpaid, and alert staff if it keeps coming"
 
 CASES = {
     case.name: case
     for case in (
-        Case("refuse", "put", "Refused", f"{_NOT_SHOWN}; asking again and again changes nothing"),
-        Case("401", "put", "Key rejected", "not ask again, keep the order, and tell a person that the key is wrong"),
-        Case("429", "put", "Too many requests", "wait as long as Retry-After says, or keep the order and say so"),
-        Case("500", "put", "Server error", "keep the order, try again a few times at most, and say so"),
-        Case("err", "put", "An err other than 0", _NOT_SHOWN),
-        Case(
-            "slow", "put", "Slow gateway", "go on answering others, callbacks above all, while it waits for 5 seconds"
-        ),
-        Case("drip", "put", "One byte a second", "give up after some seconds in all, not after each byte"),
-        Case("reset", "put", "Broken off in the middle", "take nothing from half an answer; a new request is safe"),
-        Case("lost", "put", "Answer lost", "ask anew: the invoice whose answer was lost was never shown to anyone"),
-        Case("html", "put", "A web page instead of JSON", _NOT_SHOWN),
+        Case("refuse", "put", "Refused", f"{_NOT_SHOWN}; repeating the same request doesn't help"),
+        Case("401", "put", "Key rejected", "keep the order and alert staff that the key is wrong, without retries"),
+        Case("429", "put", "Too many requests", "wait for Retry-After, or keep the order and tell the customer"),
+        Case("500", "put", "Server error", "keep the order, retry a few times at most, and tell the customer"),
+        Case("err", "put", "err other than 0", _NOT_SHOWN),
+        Case("slow", "put", "Slow gateway", "keep answering other requests, callbacks above all, during the 5 seconds"),
+        Case("drip", "put", "One byte per second", "limit the time for the whole answer, not for each byte"),
+        Case("reset", "put", "Connection lost in the middle", "use nothing of half an answer; a new request is safe"),
+        Case("lost", "put", "Answer lost", "request a new invoice: nobody has seen the lost one"),
+        Case("html", "put", "HTML instead of JSON", _NOT_SHOWN),
         Case("missing-field", "put", "No secret in the answer", _NOT_SHOWN),
-        Case("wrong-type", "put", "Numbers for texts", _NOT_SHOWN),
-        Case("javascript-url", "put", "A script for a link", _NOT_SHOWN),
+        Case("wrong-type", "put", "Numbers instead of strings", _NOT_SHOWN),
+        Case("javascript-url", "put", "A script as link", _NOT_SHOWN),
         Case("foreign-host", "put", "A link to another host", _NOT_SHOWN),
-        Case("svg-qr", "put", "An SVG for the QR code", "not show that picture, but one of its own making or the link"),
-        Case("no-qr", "put", "No QR code", "let the customer pay by the link all the same"),
+        Case("svg-qr", "put", "An SVG as QR code", "not show that image, but its own QR code or just the link"),
+        Case("no-qr", "put", "No QR code", "let the customer pay by the link"),
         Case("secret-in-url", "put", "The secret in the link", "not show it: whoever reads it could confirm the order"),
+        Case("repeated-id", "put", "A used id and secret", f"{_NOT_SHOWN}; a payment must not count for two orders"),
+        Case("redirect", "put", "A redirect", "not follow it: the API key would be sent along"),
+        Case("huge", "put", "An answer of 16 MiB", f"stop reading, {_NOT_SHOWN}"),
+        Case("bomb", "put", "A gzip bomb of 64 MiB", f"stop decompressing, {_NOT_SHOWN}"),
+        Case("early", "put", "Callback before the answer", "refuse a secret it doesn't know yet, and accept the retry"),
+        Case("duplicate", "callback", "Duplicate", "answer 200 again, and store the payment only once"),
         Case(
-            "repeated-id", "put", "An id and a secret used before", f"{_NOT_SHOWN}; one payment must not count for two"
+            "concurrent", "callback", "Ten at once", "answer each 200, or 503 and accept the retry; store one payment"
         ),
-        Case("redirect", "put", "A redirect", "not follow it: the API key would travel along"),
-        Case("huge", "put", "16 MiB of answer", f"stop reading, and {_NOT_SHOWN}"),
-        Case("bomb", "put", "64 MiB, compressed to nothing", f"stop unpacking, and {_NOT_SHOWN}"),
+        Case("late", "callback", "Late", "answer 200 and store the payment; if the goods are gone, alert staff"),
         Case(
-            "early",
-            "put",
-            "The callback before the answer",
-            "not answer 200 to what it doesn't know yet; take the repeat",
-        ),
-        Case("duplicate", "callback", "Duplicate", "answer 200 again, and do nothing twice"),
-        Case(
-            "concurrent",
+            "after-cancel",
             "callback",
-            "Ten at once",
-            "answer each 200 (or 503 and take the repeat), and do nothing twice",
+            "After the order was cancelled",
+            "answer 200, store the payment, and alert staff",
         ),
-        Case(
-            "late",
-            "callback",
-            "Late",
-            f"{_KEPT}, even if the reservation ran out; a person decides if the goods are gone",
-        ),
-        Case("after-cancel", "callback", "After the order was cancelled", f"{_KEPT}, and put it before a person"),
         Case("forged", "callback", "Forged", _UNPAID),
         Case("other-invoice", "callback", "Another invoice's id", _UNPAID),
-        Case("second-session", "callback", "Paid twice", f"{_KEPT}, beside the first, and put it before a person"),
-        Case("missing-ids", "callback", "Without its ids", _KEPT),
+        Case("second-session", "callback", "Paid twice", "answer 200, store the second payment too, and alert staff"),
+        Case("missing-ids", "callback", "Without ids", "answer 200 and store the payment: the secret is right"),
         Case("malformed", "callback", "Malformed", "answer 4xx to each, never 5xx and never 200"),
         Case("oversized", "callback", "Oversized", "answer 413 without reading it all"),
+        Case("never", "callback", "Missing", "let staff check the gateway's account, not trust the customer's word"),
         Case(
-            "never",
-            "callback",
-            "Never",
-            "not take the customer's word; let a person compare with the gateway's account",
-        ),
-        Case(
-            "last-unit",
-            "callback",
-            "Last unit",
-            "hold the goods when the order is placed: of several buyers one gets it",
+            "last-unit", "callback", "Last unit", "reserve goods at checkout, so that only one buyer gets the last unit"
         ),
     )
 }
 
 BUTTONS = tuple(CASES[name] for name in ("duplicate", "late", "forged", "slow", "last-unit", "never"))
-"""The cases that people understand at a glance: the account has a button for each."""
+"""The cases with a button in the account: the ones that are easy to understand."""

@@ -1,4 +1,4 @@
-"""Odd callbacks: each is really sent to the shop, and what it answered is held against what it must answer."""
+"""Faulty callbacks: sending them to the shop and judging its answers."""
 
 import json
 import secrets
@@ -15,7 +15,7 @@ from sandbox.records import Attempt, Delivery, Invoice
 from sandbox.store import LEASE, callback_body
 
 LATE_SECONDS = 35 * 60
-"""A little more than shops usually hold goods for an unpaid order."""
+"""Slightly longer than shops usually reserve goods for an unpaid order."""
 OVERSIZED_BYTES = 1024 * 1024
 COPIES = 10
 MAX_AT_ONCE = 50
@@ -23,7 +23,7 @@ MAX_AT_ONCE = 50
 
 @dataclass(frozen=True)
 class Step:
-    """One callback that was sent, the answers that are right, and whether the answer was one of them."""
+    """A callback that was sent, the expected answer, and whether the shop gave it."""
 
     what: str
     expected: str
@@ -31,12 +31,11 @@ class Step:
     attempt: Attempt
 
     def as_json(self) -> dict[str, object]:
-        """Return it for the reply to whoever asked for the trouble."""
-        answer = str(self.attempt.status or self.attempt.error)
+        """Return the step as JSON, for the reply to `POST /trouble`."""
         return {
             "what": self.what,
             "expected": self.expected,
-            "answer": answer,
+            "answer": str(self.attempt.status or self.attempt.error),
             "ok": self.ok,
             "milliseconds": round(self.attempt.seconds * 1000),
             "reply": self.attempt.reply[:500],
@@ -44,25 +43,28 @@ class Step:
 
 
 def start(name: str, invoice: Invoice) -> list[Step]:
-    """Make the trouble `name` with an invoice; return what was sent. Nothing is sent yet for "late" and "never"."""
+    """Run the fault case `name` on an invoice; return the callbacks sent.
+
+    `late` and `never` send none.
+    """
     return _CASES[name](invoice)
 
 
-def tell(invoice_id: str) -> Attempt | None:
-    """Send an invoice's ordinary callback now, if it still has to arrive."""
+def send_now(invoice_id: str) -> Attempt | None:
+    """Send an invoice's ordinary callback now; return None if none is waiting."""
     delivery = web.store().claim_delivery(invoice_id)
     return _send(delivery) if delivery else None
 
 
-def _pay_and_tell(invoice: Invoice, trouble: str) -> list[Step]:
-    """Pay the invoice and send the callback, unless both is done."""
+def _pay_and_send(invoice: Invoice, trouble: str) -> list[Step]:
+    """Pay the invoice and send its callback, unless that was done before."""
     web.store().pay(invoice.id, tell_after=LEASE.total_seconds(), trouble=trouble)
-    attempt = tell(invoice.id)
+    attempt = send_now(invoice.id)
     return [_taken("the callback", attempt)] if attempt else []
 
 
 def _duplicate(invoice: Invoice) -> list[Step]:
-    first = _pay_and_tell(invoice, "")
+    first = _pay_and_send(invoice, "")
     return [*first, _taken("the same again", _send(_copy(invoice, "duplicate")))]
 
 
@@ -74,7 +76,7 @@ def _concurrent(invoice: Invoice) -> list[Step]:
     attempts = _send_together([*([real] if real else []), *copies])
     anyone = any(attempt.succeeded for attempt in attempts)
     return [
-        _step(f"copy {number}", "200, or 503 where another got it", attempt, anyone and attempt.status in {200, 503})
+        Step(f"copy {number}", "200, or 503 if another got 200", anyone and attempt.status in {200, 503}, attempt)
         for number, attempt in enumerate(attempts, 1)
     ]
 
@@ -85,15 +87,15 @@ def _late(invoice: Invoice) -> list[Step]:
 
 
 def _after_cancel(invoice: Invoice) -> list[Step]:
-    return _pay_and_tell(invoice, "after-cancel")
+    return _pay_and_send(invoice, "after-cancel")
 
 
 def _forged(invoice: Invoice) -> list[Step]:
-    return [_refused("a made-up secret", _send_once(invoice, "forged", guess(invoice.id)))]
+    return [_refused("a guessed secret", _send_once(invoice, "forged", guess(invoice.id)))]
 
 
 def guess(invoice_id: str) -> str:
-    """Return a callback whose secret is made up."""
+    """Return a callback's body with a random secret."""
     return callback_body(invoice_id, str(uuid.uuid4()))
 
 
@@ -103,7 +105,7 @@ def _other_invoice(invoice: Invoice) -> list[Step]:
 
 
 def _second_session(invoice: Invoice) -> list[Step]:
-    first = _pay_and_tell(invoice, "")
+    first = _pay_and_send(invoice, "")
     web.store().pay_again(invoice.id, tell_after=LEASE.total_seconds())
     second = web.store().claim_delivery(invoice.id)
     return [*first, *([_taken("a second payment", _send(second))] if second else [])]
@@ -123,7 +125,7 @@ def _malformed(invoice: Invoice) -> list[Step]:
 
 
 def malformed_bodies(invoice_id: str) -> dict[str, str]:
-    """Return bodies that no shop can take for a callback, by what is wrong with them. None has the invoice's secret."""
+    """Return malformed callback bodies by their fault. None has the invoice's secret."""
     good = guess(invoice_id)
     return {
         "nothing": "",
@@ -132,9 +134,9 @@ def malformed_bodies(invoice_id: str) -> dict[str, str]:
         "a list": f"[{good}]",
         "null": "null",
         "no secret": json.dumps({"invoiceId": invoice_id, "paymentSessionId": "1"}),
-        "a number for the secret": json.dumps({"invoiceId": invoice_id, "paymentSessionId": "1", "secret": 5}),
-        "an object for the secret": json.dumps({"invoiceId": invoice_id, "secret": {"$ne": None}}),
-        "3,000 lists in each other": "[" * 3000 + "]" * 3000,
+        "a number as secret": json.dumps({"invoiceId": invoice_id, "paymentSessionId": "1", "secret": 5}),
+        "an object as secret": json.dumps({"invoiceId": invoice_id, "secret": {"$ne": None}}),
+        "3,000 nested lists": "[" * 3000 + "]" * 3000,
         "half a character": json.dumps({"invoiceId": invoice_id, "secret": "\ud800"}),
         "NUL in the secret": json.dumps({"invoiceId": invoice_id, "secret": "a\x00b"}),
     }
@@ -143,9 +145,9 @@ def malformed_bodies(invoice_id: str) -> dict[str, str]:
 def _oversized(invoice: Invoice) -> list[Step]:
     body = json.dumps({"secret": str(uuid.uuid4()), "invoiceId": "x" * OVERSIZED_BYTES})
     attempt = _send_once(invoice, "oversized", body)
-    # A server that refuses early closes the connection while we are still sending.
+    # A server that refuses early may close the connection while the body is still being sent.
     closed = attempt.status is None and attempt.seconds < 5
-    return [_step("1 MiB", "413", attempt, closed or 400 <= (attempt.status or 0) < 500)]
+    return [Step("1 MiB", "413", closed or 400 <= (attempt.status or 0) < 500, attempt)]
 
 
 def _never(invoice: Invoice) -> list[Step]:
@@ -154,7 +156,7 @@ def _never(invoice: Invoice) -> list[Step]:
 
 
 def _last_unit(_invoice: Invoice) -> list[Step]:
-    """Pay all that is unpaid, and tell of it at one moment."""
+    """Pay all unpaid invoices, and send their callbacks at once."""
     store, deliveries = web.store(), []
     for invoice in store.invoices(before=2**63 - 1, limit=MAX_AT_ONCE):
         if store.pay(invoice.id, tell_after=LEASE.total_seconds(), trouble="last-unit"):
@@ -183,9 +185,9 @@ _CASES: dict[str, Callable[[Invoice], list[Step]]] = {
 
 
 def _copy(invoice: Invoice, trouble: str) -> Delivery:
-    """Store the invoice's callback once more, to be sent once."""
-    told = [one for one in web.store().deliveries_of([invoice.id]) if not one.once]
-    body = told[0].body if told else callback_body(invoice.id, invoice.secret)
+    """Store a copy of the invoice's callback, to be sent once."""
+    sent = [one for one in web.store().deliveries_of([invoice.id]) if not one.once]
+    body = sent[0].body if sent else callback_body(invoice.id, invoice.secret)
     return web.store().add_delivery(invoice.id, body, trouble=trouble, once=True)
 
 
@@ -203,13 +205,9 @@ def _send_together(deliveries: Sequence[Delivery]) -> list[Attempt]:
         return list(pool.map(lambda delivery: send(store, delivery, speed=speed, mails=mails), deliveries))
 
 
-def _step(what: str, expected: str, attempt: Attempt, ok: bool) -> Step:
-    return Step(what, expected, ok, attempt)
-
-
 def _taken(what: str, attempt: Attempt) -> Step:
-    return _step(what, "200", attempt, attempt.succeeded)
+    return Step(what, "200", attempt.succeeded, attempt)
 
 
 def _refused(what: str, attempt: Attempt) -> Step:
-    return _step(what, "4xx", attempt, 400 <= (attempt.status or 0) < 500)
+    return Step(what, "4xx", 400 <= (attempt.status or 0) < 500, attempt)

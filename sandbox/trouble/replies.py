@@ -1,4 +1,4 @@
-"""Odd answers to a request for an invoice."""
+"""Faulty answers to a request for an invoice."""
 
 import base64
 import json
@@ -30,9 +30,10 @@ Data = dict[str, Any]
 
 
 def reply(name: str, make: Callable[[], Data]) -> ResponseReturnValue:
-    """Answer a `PUT` as case `name` says. `make` makes the invoice and returns a good answer's `data`.
+    """Answer a `PUT` with the fault case `name`.
 
-    What a shop must not show of the answer is left in `g.bait`.
+    `make` creates the invoice and returns the reply's `data`. Afterwards, `g.bait` is text in the answer that the
+    shop's pages must not show.
     """
     return _REPLIES[name](make)
 
@@ -51,7 +52,7 @@ def _429(_make: Callable[[], Data]) -> ResponseReturnValue:
 
 
 def _500(_make: Callable[[], Data]) -> ResponseReturnValue:
-    return jsonify(data=None, err=500, message="Out of order, as planned."), 500
+    return jsonify(data=None, err=500, message="Server error, as planned."), 500
 
 
 def _err(make: Callable[[], Data]) -> ResponseReturnValue:
@@ -90,7 +91,7 @@ def _lost(make: Callable[[], Data]) -> ResponseReturnValue:
     g.status = 0
 
     def close() -> bytes:
-        raise ClientDisconnected  # waitress closes the connection without a word
+        raise ClientDisconnected  # makes waitress close the connection without an answer
 
     return _streamed(iter(close, b""))
 
@@ -136,7 +137,7 @@ def _secret_in_url(make: Callable[[], Data]) -> ResponseReturnValue:
 
 
 def _repeated_id(make: Callable[[], Data]) -> ResponseReturnValue:
-    """An earlier invoice once more in the place of a new one: the newest that is paid, or the newest of all."""
+    """Answer with an earlier invoice: the newest paid one, or the newest of all."""
     newest = partial(web.store().invoices, before=2**63 - 1, limit=1)
     earlier = newest(only_paid=True) or newest()
     data = make()
@@ -148,7 +149,7 @@ def _repeated_id(make: Callable[[], Data]) -> ResponseReturnValue:
 
 
 def _redirect(_make: Callable[[], Data]) -> ResponseReturnValue:
-    # 307 repeats the PUT with its body. Whoever follows gets a good invoice, but has shown that it follows.
+    # 307 repeats the PUT with its body. The repeat gets a good invoice, and is logged as "redirect followed".
     return "", 307, {"Location": f"{request.base_url}?followed"}
 
 
@@ -158,7 +159,7 @@ def _huge(make: Callable[[], Data]) -> ResponseReturnValue:
 
 
 def _bomb(make: Callable[[], Data]) -> ResponseReturnValue:
-    packer = zlib.compressobj(9, zlib.DEFLATED, 31)  # 31: with gzip's header
+    packer = zlib.compressobj(9, zlib.DEFLATED, 31)  # 31: gzip format
     pieces = [packer.compress(json.dumps({"data": _bait_url(make()), "err": 0}).encode())]
     pieces += [packer.compress(PIECE) for _ in range(BOMB_BYTES // len(PIECE))]
     body = b"".join([*pieces, packer.flush()])
@@ -168,7 +169,7 @@ def _bomb(make: Callable[[], Data]) -> ResponseReturnValue:
 def _early(make: Callable[[], Data]) -> ResponseReturnValue:
     data = make()
     web.store().pay(data["invoiceId"], tell_after=LEASE.total_seconds(), trouble="early")
-    callbacks.tell(data["invoiceId"])
+    callbacks.send_now(data["invoiceId"])
     return jsonify(data=data, err=0)
 
 

@@ -1,4 +1,4 @@
-"""`POST /trouble` starts a case: for the command line, for programs, and for the account's buttons."""
+"""`POST /trouble`: starting fault cases, from programs and from the account."""
 
 from flask import Blueprint, abort, jsonify, redirect, request, url_for
 from flask.typing import ResponseReturnValue
@@ -13,26 +13,26 @@ blueprint.before_request(web.refuse_other_machines)
 
 @blueprint.post("/trouble")
 def start() -> ResponseReturnValue:
-    """Start `case` for `invoice`: an id, `last` for the newest, or `next` for a case that a coming request meets with.
+    """Start `case` for `invoice`: an id, `last` for the newest, or `next`.
 
-    A form is led back to the account. Anything else gets JSON: what a shop must do, and what it answered. Statuses of
-    refusals: 403 from another site, 404 for an invoice that isn't there, 409 while callbacks are off, 422 for a case
-    that doesn't exist or doesn't fit.
+    `next` is the shop's next request for an invoice. Forms are redirected to the account; programs get JSON: what a
+    shop must do, and its answers. Error statuses: 403 for another site, 404 for an unknown invoice, 409 while callbacks
+    are off, 422 for an unknown or unsuitable case.
     """
     if not web.is_from_own_page():
-        abort(403, "The form was sent from another site, so nothing was done.")
+        abort(403, "This form was sent from another site, so nothing was done.")
     asked = request.form if request.form else request.get_json(silent=True) or {}
     case, wanted = CASES.get(str(asked.get("case"))), str(asked.get("invoice", "last"))
     if case is None:
-        abort(422, f"There is no such case. There are: {', '.join(CASES)}.")
+        abort(422, f"Unknown case. Choose one of: {', '.join(CASES)}.")
     if (case.at == "put") != (wanted == "next"):
-        hint = "is for the next request: give next" if case.at == "put" else "needs an invoice: give its id, or last"
-        abort(422, f"The case {case.name} {hint} as invoice.")
+        hint = 'the next request: give "next"' if case.at == "put" else 'an invoice: give its id or "last"'
+        abort(422, f'The case {case.name} is for {hint} as "invoice".')
     steps = []
     if case.at == "put":
         web.store().plan_trouble(case.name)
-    elif not web.store().project().tells:
-        abort(409, "Callbacks are switched off in the project's settings.")
+    elif not web.store().project().sends_callbacks:
+        abort(409, "Callbacks are off in the project's settings.")
     else:
         steps = callbacks.start(case.name, _invoice(wanted))
     if request.form:
@@ -44,5 +44,5 @@ def start() -> ResponseReturnValue:
 def _invoice(wanted: str) -> Invoice:
     if wanted == "last":
         newest = web.store().invoices(before=2**63 - 1, limit=1)
-        return newest[0] if newest else abort(404, "There is no invoice yet.")
-    return web.store().invoice(wanted) or abort(404, "There is no such invoice: the account lists them.")
+        return newest[0] if newest else abort(404, "There are no invoices yet.")
+    return web.store().invoice(wanted) or abort(404, "Unknown invoice. The account lists all invoices.")

@@ -54,7 +54,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
     with children() as start:
         stage = start("-m", "stage", "--local", "--port", str(free_port()), "--folder", str(folder), log=said)
         for _ in range(300):
-            if "Ctrl-C ends it" in said.read_text() or stage.poll() is not None:
+            if "Press Ctrl-C to stop" in said.read_text() or stage.poll() is not None:
                 break
             time.sleep(0.1)
         shop = re.search(r"Shop\s+(http\S+)/", said.read_text())

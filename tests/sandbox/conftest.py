@@ -1,4 +1,4 @@
-"""A sandbox in this process, and a small shop that hears its callbacks over real HTTP."""
+"""A sandbox in this process, and a small shop that gets its callbacks over HTTP."""
 
 import json
 import threading
@@ -17,12 +17,12 @@ from sandbox.delivery import DeliveryWorker
 from sandbox.store import Store
 
 API_KEY = "test-key"
-# The three days of retries pass in less than a tenth of a second.
+# The three days of retries take less than 0.1 s.
 SPEED = 4_000_000
 
 
 class Shop:
-    """Answers each callback with the next of `answers` (the last one for good), and keeps what it heard."""
+    """Shop that records callbacks and answers with `answers`, repeating the last."""
 
     def __init__(self) -> None:
         self.answers: list[int] = [200]
@@ -97,7 +97,7 @@ def client(app: Flask) -> FlaskClient:
 
 @pytest.fixture
 def put(client: FlaskClient, store: Store) -> Callable[..., Any]:
-    """PUT a body (text, bytes, or fields to be made JSON) to the project URL."""
+    """Send a PUT to the project URL with text, bytes, or fields to serialize as JSON."""
 
     def put(body: Any, **options: Any) -> Any:
         options.setdefault("headers", {"Authorization": f"Bearer {API_KEY}"})
@@ -109,7 +109,7 @@ def put(client: FlaskClient, store: Store) -> Callable[..., Any]:
 
 @pytest.fixture
 def invoice(put: Callable[..., Any]) -> Callable[..., dict[str, Any]]:
-    """Make an invoice and return the reply's data."""
+    """Create an invoice and return the reply's data."""
 
     def invoice(**fields: Any) -> dict[str, Any]:
         data: dict[str, Any] = put({"amount": 47.25, "header": "Order A-1042", **fields}).get_json()["data"]
@@ -129,12 +129,12 @@ def worker(store: Store) -> Iterator[DeliveryWorker]:
 
 @pytest.fixture
 def eventually() -> Callable[[Callable[[], object]], None]:
-    """Wait until something holds; fail after five seconds."""
+    """Wait until a condition holds; fail after 5 seconds."""
 
     def eventually(holds: Callable[[], object]) -> None:
         deadline = time.monotonic() + 5
         while not holds():
-            assert time.monotonic() < deadline, "it didn't happen within 5 seconds"
+            assert time.monotonic() < deadline, "the condition didn't hold within 5 seconds"
             time.sleep(0.005)
 
     return eventually

@@ -1,6 +1,6 @@
-"""A little shop in plain Flask that keeps the rules, and breaks any of them on demand, to try the conformance run on.
+"""A little shop with chosen faults, for testing the conformance run.
 
-As a program, `python little_shop.py PORT PROJECT_URL API_KEY FAULT…`.
+As a program: `python little_shop.py PORT PROJECT_URL API_KEY FAULT…`.
 """
 
 import json
@@ -19,7 +19,7 @@ DEADLINE = 6  # seconds
 
 
 def create_shop(port: int, project_url: str, api_key: str, faults: set[str]) -> Flask:  # noqa: PLR0915
-    """The shop; `faults` are the rules that it breaks."""
+    """Return the shop; `faults` are the rules that it breaks."""
     app, orders, lock = Flask("little shop"), [], threading.Lock()
     gateway = project_url.partition("/projects")[0]
     misses: list[str] = []

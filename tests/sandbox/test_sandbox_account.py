@@ -25,7 +25,7 @@ HERE_ONLY = ("account", "trouble", "api")
 
 
 def routes(client: FlaskClient) -> Iterator[tuple[str, str]]:
-    """Yield method and path of all that is for this machine alone."""
+    """Yield method and path of all routes that only this machine may use."""
     adapter = client.application.url_map.bind("")
     values = {"project_id": "0" * 24, "delivery_id": 1}
     for rule in client.application.url_map.iter_rules():
@@ -56,7 +56,7 @@ def test_it_shows_invoices_newest_first(client: FlaskClient, store: Store) -> No
 
 
 @pytest.mark.parametrize("before", ["-1", "x", "", "99999999999999999999999"])
-def test_an_odd_page_is_no_error(client: FlaskClient, before: str) -> None:
+def test_an_invalid_page_is_no_error(client: FlaskClient, before: str) -> None:
     assert client.get(f"/?before={before}").status_code == 200
 
 
@@ -90,10 +90,10 @@ def test_it_shows_each_attempt_with_its_answer(
         {"headers": {"Host": "localhost.evil.example"}},
     ],
 )
-def test_another_machine_is_refused_in_plain_words(client: FlaskClient, options: dict[str, Any]) -> None:
+def test_another_machine_is_refused_with_an_explanation(client: FlaskClient, options: dict[str, Any]) -> None:
     page = client.get("/", **options)
     assert page.status_code == 403
-    assert "only on the machine that the sandbox runs on" in page.text
+    assert "only available on the machine that runs the sandbox" in page.text
     assert "test-key" not in page.text
     for method, path in routes(client):
         assert client.open(path, method=method, **options).status_code == 403, (method, path)
@@ -107,7 +107,7 @@ def test_another_machine_is_refused_in_plain_words(client: FlaskClient, options:
         {"environ_base": {"REMOTE_ADDR": "192.168.7.7"}, "base_url": "http://192.168.7.7:8001"},
     ],
 )
-def test_this_machine_is_let_in(client: FlaskClient, options: dict[str, Any]) -> None:
+def test_this_machine_is_allowed(client: FlaskClient, options: dict[str, Any]) -> None:
     assert client.get("/", **options).status_code == 200
 
 
@@ -131,7 +131,7 @@ def test_a_form_of_another_site_changes_nothing(
     assert before == (store.project(), store.waiting_deliveries(9), store.planned_troubles(), store.clock_goal)
 
 
-def test_settings_outlive_a_restart_and_count_from_the_next_request_and_callback(
+def test_settings_survive_a_restart_and_apply_to_the_next_request_and_callback(
     *,
     client: FlaskClient,
     store: Store,
@@ -180,7 +180,7 @@ def test_settings_outlive_a_restart_and_count_from_the_next_request_and_callback
         ("callback_url", "http://shop.example/\nx"),
     ],
 )
-def test_a_setting_that_cannot_be_kept_is_named_at_its_field_and_none_is_kept(
+def test_an_invalid_setting_is_reported_at_its_field_and_none_is_saved(
     client: FlaskClient, store: Store, field: str, typed: str
 ) -> None:
     before = store.project()
@@ -196,13 +196,13 @@ def test_a_setting_that_cannot_be_kept_is_named_at_its_field_and_none_is_kept(
     assert store.project() == before
 
 
-def test_no_callback_url_is_a_setting_too(client: FlaskClient, store: Store) -> None:
+def test_the_callback_url_may_be_empty(client: FlaskClient, store: Store) -> None:
     client.post("/settings", data={**SETTINGS, "callback_url": ""})
     assert store.project().callback_url == ""
-    assert not store.project().tells
+    assert not store.project().sends_callbacks
 
 
-def test_while_callbacks_are_off_nothing_new_is_told_and_what_waits_pauses(
+def test_switching_callbacks_off_stops_new_ones_and_pauses_waiting_ones(
     *,
     client: FlaskClient,
     store: Store,
@@ -218,7 +218,7 @@ def test_while_callbacks_are_off_nothing_new_is_told_and_what_waits_pauses(
     worker.start()
     store.pay(untold)
     page = client.get("/").text
-    for part in ("Callback paused", "Callbacks are switched off", "No new payment is told to the shop"):
+    for part in ("Callback paused", "Callbacks are off", "New payments trigger no callback"):
         assert part in page
     assert "Send now" not in page
     paused = delivery_of(store, waiting)
@@ -230,7 +230,7 @@ def test_while_callbacks_are_off_nothing_new_is_told_and_what_waits_pauses(
     assert store.deliveries_of([untold]) == []
 
 
-def test_send_now_brings_the_next_attempt_forward(
+def test_send_now_makes_the_next_attempt_at_once(
     client: FlaskClient, store: Store, invoice: MakeInvoice, shop: Any
 ) -> None:
     worker = DeliveryWorker(store)
@@ -248,7 +248,7 @@ def test_send_now_brings_the_next_attempt_forward(
     assert len(shop.heard) == 1
 
 
-def test_send_now_reaches_a_shop_that_was_given_up(
+def test_send_now_works_after_the_last_retry(
     *,
     client: FlaskClient,
     store: Store,
@@ -264,7 +264,7 @@ def test_send_now_reaches_a_shop_that_was_given_up(
     eventually(lambda: delivery_of(store, invoice_id).state is DeliveryState.GIVEN_UP)
     given_up = delivery_of(store, invoice_id)
     client.post(f"/deliveries/{given_up.id}/attempt")
-    assert delivery_of(store, invoice_id).state is DeliveryState.GIVEN_UP  # failed once more, and not tried on
+    assert delivery_of(store, invoice_id).state is DeliveryState.GIVEN_UP  # failed again, without further retries
     page = client.get("/").text
     assert "Callback given up" in page
     assert "31 attempts" in page
@@ -288,7 +288,7 @@ def test_the_page_of_the_list_is_kept_when_a_button_is_pressed(
     assert client.post(html.unescape(action)).location == f"/?show=paid&before=9#invoice-{invoice_id}"
 
 
-def test_paid_invoices_can_be_listed_alone_with_their_ids_to_copy(client: FlaskClient, store: Store) -> None:
+def test_only_paid_invoices_can_be_listed_with_their_ids_to_copy(client: FlaskClient, store: Store) -> None:
     made = [store.add_invoice(NewInvoice(amount=Decimal(5), header=f"Order {number:03}")) for number in range(110)]
     paid = [invoice.id for invoice in made if invoice.number % 2]
     for invoice_id in paid:
@@ -302,23 +302,23 @@ def test_paid_invoices_can_be_listed_alone_with_their_ids_to_copy(client: FlaskC
     assert page.count("PAID") == 50
     assert "Order 108" in page
     assert "Order 107" not in page
-    assert made[109].id not in page  # it is still being confirmed
+    assert made[109].id not in page  # still being confirmed
     [older] = re.findall('href="([^"]*before=[^"]*)"', page)
     page = client.get(html.unescape(older)).text
     assert page.count("PAID") == 5
     assert "Order 000" in page
 
 
-def test_what_is_being_confirmed_is_not_shown_as_paid(client: FlaskClient, store: Store, invoice: MakeInvoice) -> None:
+def test_an_unconfirmed_payment_is_not_shown_as_paid(client: FlaskClient, store: Store, invoice: MakeInvoice) -> None:
     store.pay(invoice()["invoiceId"], confirm_after=60)
     page = client.get("/").text
-    assert "Being confirmed" in page
+    assert "Confirming" in page
     assert "PAID" not in page
-    assert "Send now" not in page  # the shop may not hear of it yet
+    assert "Send now" not in page
     assert 'value="duplicate"' not in page
 
 
-def test_each_case_of_trouble_has_a_button_where_it_fits_and_says_what_a_shop_must_do(
+def test_fault_cases_have_buttons_where_they_apply_and_say_what_a_shop_must_do(
     client: FlaskClient, store: Store, invoice: MakeInvoice
 ) -> None:
     assert re.findall('name="case" value="([^"]+)"', client.get("/").text) == ["slow"]
@@ -331,14 +331,14 @@ def test_each_case_of_trouble_has_a_button_where_it_fits_and_says_what_a_shop_mu
     assert re.findall('name="case" value="([^"]+)"', client.get("/").text) == ["slow", "duplicate", "forged"]
 
 
-def test_the_buttons_of_trouble_do_what_they_say(
+def test_the_buttons_start_their_fault_cases(
     client: FlaskClient, store: Store, invoice: MakeInvoice, shop: Any
 ) -> None:
     reply = client.post("/trouble", data={"case": "slow", "invoice": "next"}, headers={"Origin": "http://localhost"})
     assert (reply.status_code, reply.location) == (303, "/#invoice-next")
     page = client.get("/").text
     assert 'id="invoice-next"' in page
-    assert "The shop's next request meets with" in page
+    assert "Planned for the shop's next request:" in page
     store.take_trouble()
     shop.answers = [404]
     invoice_id = invoice()["invoiceId"]
@@ -349,13 +349,13 @@ def test_the_buttons_of_trouble_do_what_they_say(
         assert part in page
 
 
-def test_requests_that_were_refused_are_shown_with_the_reason(client: FlaskClient, put: Any) -> None:
+def test_refused_requests_are_shown_with_the_reason(client: FlaskClient, put: Any) -> None:
     put({"amount": 5, "header": "Order"})
-    assert "Requests that went wrong" not in client.get("/").text
+    assert "Failed requests" not in client.get("/").text
     put({"amount": "5", "header": "<i>Order</i>"})
     put("", headers={})
     page = client.get("/").text
-    assert "Requests that went wrong" in page
+    assert "Failed requests" in page
     for part in ("422", "amount must be a JSON number.", "&lt;i&gt;Order", "401", "The API key is missing or wrong."):
         assert part in page
 
@@ -385,11 +385,11 @@ def test_each_failed_attempt_leaves_one_email_without_the_secret(
         for part in (data["invoiceId"], shop.callback_url, "Answer: HTTP 503", "no real money moved"):
             assert part in text
         assert ("The next attempt follows at" in text) is (number < 30)
-        assert ("That was the last attempt." in text) is (number == 30)
+        assert ("This was the last attempt." in text) is (number == 30)
 
 
 @pytest.mark.parametrize(("switch", "answers"), [(False, [503, 200]), (True, [200])])
-def test_no_email_comes_with_the_switch_off_or_without_a_failure(
+def test_no_email_is_written_with_the_switch_off_or_without_a_failure(
     *,
     store: Store,
     invoice: MakeInvoice,

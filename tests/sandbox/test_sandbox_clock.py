@@ -1,4 +1,4 @@
-"""The project's clock: three days of retries at the press of a button, each attempt at its own time."""
+"""The project's clock: advancing it through days of retries, each at its own time."""
 
 import socket
 from collections.abc import Callable, Iterator
@@ -24,7 +24,7 @@ Eventually = Callable[[Callable[[], object]], None]
 
 @pytest.fixture
 def app(database: Path, shop: Any) -> Iterator[Flask]:
-    """The sandbox with retries as slow as the documented ones: here only the clock is moved."""
+    """Sandbox at normal speed: only the clock makes retries due."""
     app = create_app(database=database, callback_url=shop.callback_url, api_key="test-key")
     yield app
     store_of(app).close()
@@ -39,7 +39,7 @@ def worker(store: Store) -> Iterator[DeliveryWorker]:
 
 
 def later(client: FlaskClient, seconds: int) -> None:
-    """Press a button of the clock."""
+    """Advance the clock through the form."""
     reply = client.post("/clock", data={"seconds": seconds})
     assert (reply.status_code, reply.location) == (303, "/#clock")
 
@@ -54,12 +54,12 @@ def attempts(store: Store, invoice_id: str) -> list[Attempt]:
 
 
 def due_within(seconds: int) -> int:
-    """Return how many attempts the schedule has up to so long after the first."""
+    """Return the number of scheduled attempts within `seconds` after the first."""
     return sum(seconds_after_first(number) <= seconds for number in range(1, 31))
 
 
 @pytest.mark.usefixtures("worker")
-def test_a_shop_that_is_down_for_two_days_is_told_when_it_is_back(
+def test_a_shop_that_is_down_for_two_days_gets_the_callback_afterwards(
     client: FlaskClient, store: Store, invoice: MakeInvoice
 ) -> None:
     with socket.socket() as door:
@@ -81,7 +81,7 @@ def test_a_shop_that_is_down_for_two_days_is_told_when_it_is_back(
         with heard:
             assert heard.recv(65536).startswith(b"POST /callback HTTP/1.1\r\n")
             heard.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
-        later(client, 1)  # which also waits for what is under way
+        later(client, 1)  # also waits for the running attempt
     assert state(store, invoice_id) is DeliveryState.DELIVERED
     assert [attempt.succeeded for attempt in attempts(store, invoice_id)] == [*([False] * len(failed)), True]
 
@@ -98,12 +98,12 @@ def test_a_shop_that_answers_503_for_four_days_is_given_up_after_thirty_attempts
     assert state(store, invoice_id) is DeliveryState.GIVEN_UP
     assert len(attempts(store, invoice_id)) == len(shop.heard) == 30
     page = client.get("/").text
-    for part in ("Callback given up", "30 of 30 attempts", "isn't tried any more", "Send now"):
+    for part in ("Callback given up", "30 of 30 attempts", "no more retries", "Send now"):
         assert part in page
 
 
 @pytest.mark.usefixtures("worker")
-def test_attempts_on_the_way_are_made_at_their_own_times(
+def test_attempts_in_between_are_made_at_their_own_times(
     client: FlaskClient, store: Store, invoice: MakeInvoice, shop: Any
 ) -> None:
     shop.answers = [500]
@@ -120,7 +120,7 @@ def test_attempts_on_the_way_are_made_at_their_own_times(
             assert 0 <= (then - sooner).total_seconds() - (due_then - due) < 1
 
 
-def test_a_restart_keeps_the_clock_and_goes_on_with_the_retries(
+def test_a_restart_keeps_the_clock_and_continues_the_retries(
     store: Store, invoice: MakeInvoice, shop: Any, database: Path, eventually: Eventually
 ) -> None:
     shop.answers = [503]
@@ -151,7 +151,7 @@ def test_a_restart_keeps_the_clock_and_goes_on_with_the_retries(
     assert timedelta() <= made[-1].started_at - before.next_attempt_at < timedelta(seconds=1)
 
 
-def test_the_clock_runs_on_while_callbacks_are_off_and_the_shop_is_told_afterwards(
+def test_the_clock_advances_while_callbacks_are_off_and_they_follow_later(
     client: FlaskClient, store: Store, invoice: MakeInvoice, request: pytest.FixtureRequest, eventually: Eventually
 ) -> None:
     invoice_id = invoice()["invoiceId"]
@@ -167,12 +167,12 @@ def test_the_clock_runs_on_while_callbacks_are_off_and_the_shop_is_told_afterwar
 
 @pytest.mark.usefixtures("worker")
 def test_the_page_shows_the_time_once_the_clock_was_moved(client: FlaskClient, store: Store) -> None:
-    assert "ahead of the real time" not in client.get("/").text
+    assert "ahead of real time" not in client.get("/").text
     later(client, DAY)
     later(client, DAY)
     page = client.get("/").text
     assert f"{store.now():%Y-%m-%d}" in page
-    assert "2 days ahead of the real time" in page
+    assert "2 days ahead of real time" in page
 
 
 def test_a_button_means_the_documented_time_however_fast_retries_run(
@@ -184,15 +184,15 @@ def test_a_button_means_the_documented_time_however_fast_retries_run(
     assert store.clock_goal == DAY / 60
     page = client.get("/").text
     assert "60 times as fast" in page
-    assert "On its way" in page  # as no worker walks the clock here
+    assert "Advancing" in page  # no worker is running to do it
 
 
 @pytest.mark.parametrize(
     "seconds", ["", "x", "0", "-3600", "1.5", "nan", "inf", "604801", "99999999999999999999", "9" * 5000]
 )
-def test_a_nonsense_move_is_refused(client: FlaskClient, store: Store, seconds: str) -> None:
+def test_an_invalid_move_is_refused(client: FlaskClient, store: Store, seconds: str) -> None:
     reply = client.post("/clock", data={"seconds": seconds})
     assert reply.status_code == 422
-    assert "The clock can be moved on by" in reply.text
+    assert "Advance the clock by" in reply.text
     assert client.post("/clock").status_code == 422
     assert store.clock_goal == 0

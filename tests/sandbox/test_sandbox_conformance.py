@@ -1,4 +1,4 @@
-"""The conformance run: passes a good shop, finds the faults of a bad one, and goes on where it was stopped."""
+"""The conformance run: good shops pass, faults are found, interrupted runs resume."""
 
 import re
 import sys
@@ -18,7 +18,7 @@ from werkzeug.serving import BaseWSGIServer, make_server
 from sandbox.app import create_app, store_of
 from sandbox.conformance.checks import ALL, Verdict
 from sandbox.conformance.run import Run
-from sandbox.conformance.shops import Told
+from sandbox.conformance.shops import AnyShop
 from sandbox.trouble import replies
 from tests.children import Child, Start, free_ports
 from tests.sandbox.little_shop import create_shop
@@ -29,14 +29,14 @@ SETTINGS = ("AMWAL_PROJECT_URL", "AMWAL_API_KEY", "AMWAL_PAYMENT_ORIGINS")
 
 
 def conform(start: Start, tmp_path: Path, gateway: int, callback_url: str, *options: str) -> Child:
-    """Start a run with a folder of its own."""
+    """Start a run with its own folder."""
     command = ("-m", "sandbox", "conformance", "--listen", str(gateway), "--callback-url", callback_url)
     files = ("--folder", str(tmp_path / "kept"), "--junit", str(tmp_path / "junit.xml"))
     return start(*command, *files, *options, log=tmp_path / "run.log")
 
 
 def settings(tmp_path: Path) -> dict[str, str]:
-    """The settings that a run prints for the shop."""
+    """Return the settings that a run prints for the shop."""
     for _ in range(100):
         said = (tmp_path / "run.log").read_text()
         found = dict(re.findall(r"^  ([A-Z_]+)=(\S+)$", said, re.MULTILINE))
@@ -47,7 +47,7 @@ def settings(tmp_path: Path) -> dict[str, str]:
 
 
 def verdicts(tmp_path: Path) -> dict[str, str]:
-    """What the JUnit file says of each check."""
+    """Return the verdicts in the JUnit file by check."""
     found = {}
     for case in ElementTree.parse(tmp_path / "junit.xml").iter("testcase"):
         kind = case[0].tag if len(case) else "passed"
@@ -57,7 +57,7 @@ def verdicts(tmp_path: Path) -> dict[str, str]:
 
 
 def start_dukkan(start: Start, tmp_path: Path, port: int) -> None:
-    """This shop, with the settings that the run printed."""
+    """Start this shop with the settings that the run printed."""
     environment = settings(tmp_path) | {"MAIL_URL": str(tmp_path / "mail")}
     flask = ("-m", "flask", "--app", "app")
     assert start(*flask, "sample-shop", log=tmp_path / "setup.log", **environment).wait(60) == 0
@@ -102,7 +102,7 @@ SHARE_AN_ORDER |= {"oversized", "good", "duplicate", "second-session", "slow-sen
 
 @pytest.fixture
 def little_shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[set[str]], Run]]:
-    """A sandbox, a little shop with the given faults, and a run over it, all in this process."""
+    """Start a sandbox and a little shop with the given faults; return a run for it."""
     monkeypatch.setattr(replies, "DRIP_SECONDS", 14)
     monkeypatch.setattr("sandbox.conformance.run.WAIT_SECONDS", 10)
     servers: list[Any] = []
@@ -125,8 +125,8 @@ def little_shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cal
                 threading.Thread(target=serve, daemon=True).start()
             contexts.enter_context(app.app_context())
             place = f"http://127.0.0.1:{port}/orders"
-            told = Told(f'{sys.executable} -c "{PLACE.format(place)}"', "PAID")
-            return Run(told, callback_url=project.callback_url, late_minutes=0, kept=tmp_path / "kept.json")
+            any_shop = AnyShop(f'{sys.executable} -c "{PLACE.format(place)}"', "PAID")
+            return Run(any_shop, callback_url=project.callback_url, late_minutes=0, kept=tmp_path / "kept.json")
 
         yield make
     for server in servers:
@@ -137,7 +137,7 @@ PLACE = "import requests; print(requests.post('{}', allow_redirects=False).heade
 
 
 def failed(run: Run, groups: Iterable[str]) -> dict[str, str]:
-    """Run groups; what failed, and how that was seen."""
+    """Run groups; return what the failed checks saw."""
     results = [result for group in groups for result in run.do(group)]
     return {result.name: result.seen for result in results if result.verdict is Verdict.FAILED}
 
@@ -165,7 +165,7 @@ def test_a_bad_shop_fails_with_an_exit_code(start: Start, tmp_path: Path) -> Non
     run = conform(start, tmp_path, gateway, f"http://127.0.0.1:{port}/callback", *options)
     given = settings(tmp_path)
     shop = str(Path(__file__).with_name("little_shop.py"))
-    faults = set(FAULTS) - {"no deadline", "waits in the lock", "blocks guessers"}  # which take long
+    faults = set(FAULTS) - {"no deadline", "waits in the lock", "blocks guessers"}  # slow
     start(shop, str(port), given["AMWAL_PROJECT_URL"], given["AMWAL_API_KEY"], *faults, log=tmp_path / "shop.log")
     assert run.wait(170) == 1, (tmp_path / "run.log").read_text()
     wrong = {name for name, verdict in verdicts(tmp_path).items() if verdict == "failure"}
@@ -177,7 +177,7 @@ def test_a_bad_shop_fails_with_an_exit_code(start: Start, tmp_path: Path) -> Non
 
 
 @pytest.mark.long
-def test_an_interrupted_run_goes_on(start: Start, tmp_path: Path) -> None:
+def test_an_interrupted_run_resumes(start: Start, tmp_path: Path) -> None:
     gateway, port = free_ports(2)
     arguments = (gateway, f"http://127.0.0.1:{port}/amwal/callback", "--dukkan", "--late", "0")
     first = conform(start, tmp_path, *arguments)
@@ -192,7 +192,7 @@ def test_an_interrupted_run_goes_on(start: Start, tmp_path: Path) -> None:
     done = re.findall(r"^\[ *\d+/\d+\] passed +(\S+)", (tmp_path / "run.log").read_text(), re.MULTILINE)
     assert "concurrent" in done
     second = conform(start, tmp_path, *arguments)
-    assert settings(tmp_path) == given  # the shop needs no new ones
+    assert settings(tmp_path) == given
     assert second.wait(170) == 0, (tmp_path / "run.log").read_text()
     said = (tmp_path / "run.log").read_text()
     again = re.findall(r"^\[ *\d+/\d+\] passed +(\S+)", said, re.MULTILINE)
@@ -207,5 +207,5 @@ def test_without_a_shop_nothing_passes_and_the_settings_stay(start: Start, tmp_p
     given = settings(tmp_path)
     assert set(given) >= set(SETTINGS)
     answer = requests.put(given["AMWAL_PROJECT_URL"], json={}, timeout=5)
-    assert answer.status_code == 401  # the gateway is there already, and knows its key
+    assert answer.status_code == 401  # the gateway is running and has its API key
     assert run.poll() is None

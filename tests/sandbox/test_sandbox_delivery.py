@@ -1,4 +1,4 @@
-"""Callbacks: over real HTTP, until the shop says 200 or three days are over."""
+"""Callbacks over HTTP, until the shop answers 200 or three days have passed."""
 
 import json
 import re
@@ -22,11 +22,11 @@ Eventually = Callable[[Callable[[], object]], None]
 
 
 def attempts(store: Store, invoice_id: str) -> list[Attempt]:
-    """Return the attempts logged for an invoice."""
+    """Return an invoice's attempts."""
     return store.attempts_of([delivery.id for delivery in store.deliveries_of([invoice_id])])
 
 
-def test_the_schedule_is_thirty_attempts_over_three_days_ever_further_apart() -> None:
+def test_the_schedule_is_thirty_attempts_over_three_days_with_growing_gaps() -> None:
     times = [seconds_after_first(attempt) for attempt in range(1, 31)]
     gaps = [later - sooner for sooner, later in pairwise(times)]
     assert len(times) == 30
@@ -44,7 +44,7 @@ def test_speed_divides_the_waiting_and_the_thirtieth_attempt_is_the_last() -> No
     assert next_attempt_at(Attempt(**{**vars(failed), "number": 30}), 1) is None
 
 
-def test_a_payment_is_told_with_the_documented_body(
+def test_a_payment_sends_the_documented_body(
     invoice: MakeInvoice, store: Store, shop: Any, worker: DeliveryWorker, eventually: Eventually
 ) -> None:
     data = invoice()
@@ -59,7 +59,7 @@ def test_a_payment_is_told_with_the_documented_body(
     assert "Authorization" not in shop.headers[0]
 
 
-def test_nothing_is_told_before_the_payment(
+def test_nothing_is_sent_before_the_payment(
     invoice: MakeInvoice, store: Store, shop: Any, worker: DeliveryWorker, eventually: Eventually
 ) -> None:
     unpaid, paid = invoice()["invoiceId"], invoice()["invoiceId"]
@@ -70,7 +70,7 @@ def test_nothing_is_told_before_the_payment(
     assert store.deliveries_of([unpaid]) == []
 
 
-def test_it_is_tried_until_the_shop_says_200_always_with_the_same_session(
+def test_it_is_retried_with_the_same_session_until_the_shop_answers_200(
     invoice: MakeInvoice, store: Store, shop: Any, worker: DeliveryWorker, eventually: Eventually
 ) -> None:
     shop.answers = [500, 404, 201, 204, 301, 200]
@@ -109,7 +109,7 @@ def test_after_thirty_attempts_it_is_given_up(
     assert len(attempts(store, invoice_id)) == len(shop.heard) == 30
 
 
-def test_a_restart_in_the_middle_goes_on(
+def test_a_restart_continues_the_retries(
     invoice: MakeInvoice, store: Store, shop: Any, database: Path, eventually: Eventually
 ) -> None:
     shop.answers = [503]
@@ -152,7 +152,7 @@ def test_each_attempt_is_logged(
     assert json.loads(store.deliveries_of([invoice_id])[0].body) == shop.heard[0] == shop.heard[1]
 
 
-def test_a_shop_that_is_down_or_talks_nonsense_is_a_failed_attempt(store: Store, invoice: MakeInvoice) -> None:
+def test_a_shop_that_is_down_or_answers_nonsense_is_a_failed_attempt(store: Store, invoice: MakeInvoice) -> None:
     store.pay(invoice()["invoiceId"])
     [waiting] = store.waiting_deliveries(1)
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -212,7 +212,7 @@ def test_no_answer_in_time_is_a_failed_attempt(
     assert attempt.error == "no answer within 0.1 seconds"
 
 
-def test_a_slow_answer_holds_up_no_other(
+def test_a_slow_answer_delays_no_other_callback(
     invoice: MakeInvoice, store: Store, shop: Any, worker: DeliveryWorker, eventually: Eventually
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
@@ -236,7 +236,7 @@ def test_without_callback_url_nothing_is_sent(invoice: MakeInvoice, store: Store
     assert store.deliveries_of([invoice_id]) == []
 
 
-def test_trouble_with_the_database_does_not_end_the_worker(
+def test_a_database_error_does_not_end_the_worker(
     invoice: MakeInvoice, store: Store, shop: Any, worker: DeliveryWorker, eventually: Eventually
 ) -> None:
     failed = threading.Event()

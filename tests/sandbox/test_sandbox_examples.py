@@ -1,4 +1,4 @@
-"""The examples of docs/any-language.md: they are run as they stand, and its rules name every conformance case."""
+"""docs/any-language.md: its examples work, its rules name every conformance case."""
 
 import json
 import os
@@ -24,7 +24,7 @@ TEXT = (ROOT / "docs" / "any-language.md").read_text()
 
 
 def examples(language: str, words: str) -> list[str]:
-    """The examples in a language that contain certain words."""
+    """Return the examples in a language that contain `words`."""
     found = [block for block in re.findall(rf"```{language}\n(.*?)```", TEXT, re.DOTALL) if words in block]
     assert found, f"no example with {words}"
     return found
@@ -32,7 +32,7 @@ def examples(language: str, words: str) -> list[str]:
 
 @pytest.fixture
 def served(app: Flask, store: Store) -> Iterator[dict[str, str]]:
-    """The sandbox over HTTP; gives the variables that the examples use."""
+    """Serve the sandbox over HTTP; yield the environment variables of the examples."""
     server = create_server(app, host="127.0.0.1", port=0, threads=4)
     threading.Thread(target=server.run, daemon=True).start()
     here = f"http://127.0.0.1:{server.effective_port}"
@@ -48,7 +48,7 @@ def served(app: Flask, store: Store) -> Iterator[dict[str, str]]:
 
 
 def run(command: str, variables: dict[str, str]) -> "subprocess.CompletedProcess[str]":
-    """Run an example in a shell, as a reader would."""
+    """Run an example in a shell, like a reader."""
     shell = shutil.which("bash") or "/bin/sh"
     return subprocess.run(
         [shell, "-e", "-c", command],
@@ -88,7 +88,7 @@ def test_making_trouble(served: dict[str, str], store: Store, shop: Any) -> None
     [commands] = examples("sh", "sandbox trigger")
     ran = run(commands, served)
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    assert "a made-up secret: 404" in ran.stdout
+    assert "a guessed secret: 404" in ran.stdout
     assert store.planned_troubles() == ["slow"]
 
 
@@ -113,7 +113,7 @@ def test_every_rule_names_its_cases_and_every_case_has_its_rule() -> None:
 
 @pytest.fixture(scope="session")
 def axios(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with axios in it: the client of the gateway's own documentation."""
+    """Folder with axios, the HTTP client in the gateway's documentation."""
     node, npm = shutil.which("node"), shutil.which("npm")
     if node is None or npm is None:
         pytest.skip("no Node here")

@@ -1,4 +1,4 @@
-"""The merchant's side: PUT to the project URL."""
+"""The merchant's API: PUT to the project URL."""
 
 import base64
 import json
@@ -83,7 +83,7 @@ def test_the_amount_stays_exact(put: Put, store: Store, client: FlaskClient, sen
     "amount",
     ["0", "-1", "-0.0", '"5"', "true", "null", "[5]", "1e15", "1e-19", "1e999999", "1e-999999", "9" * 5000],
 )
-def test_an_amount_that_is_no_sensible_number_is_refused(put: Put, amount: str) -> None:
+def test_an_amount_out_of_range_is_refused(put: Put, amount: str) -> None:
     assert_refused(put(f'{{"amount": {amount}, "header": "Order"}}'), 422)
 
 

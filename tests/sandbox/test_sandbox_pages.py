@@ -1,4 +1,4 @@
-"""The customer's side: the payment page."""
+"""The customer's payment page."""
 
 import json
 from collections.abc import Callable
@@ -16,7 +16,7 @@ MakeInvoice = Callable[..., dict[str, Any]]
 POSTS = ["payment", "cancellation", "slow-payment", "second-payment"]
 
 
-@pytest.mark.parametrize(("lang", "direction", "word"), [("en", "ltr", "Pay"), ("ar", "rtl", "الدفع")])
+@pytest.mark.parametrize(("lang", "direction", "word"), [("en", "ltr", ">Pay <bdi"), ("ar", "rtl", ">دفع <bdi")])
 def test_the_page_shows_what_to_pay_in_both_languages(
     client: FlaskClient, invoice: MakeInvoice, lang: str, direction: str, word: str
 ) -> None:
@@ -42,7 +42,7 @@ def test_paying_marks_the_invoice_paid_and_leads_back_to_the_shop(
     assert paid.paid_at
 
 
-def test_a_paid_invoice_shows_as_paid_and_stays_where_it_is(client: FlaskClient, invoice: MakeInvoice) -> None:
+def test_a_paid_invoice_shows_as_paid_without_redirect(client: FlaskClient, invoice: MakeInvoice) -> None:
     path = f"/en/invoice/{invoice(successUrl='https://shop.example/')['invoiceId']}"
     client.post(f"{path}/payment")
     page = client.get(path).text
@@ -73,7 +73,7 @@ def test_paying_from_many_tabs_at_once_counts_once(store: Store, invoice: MakeIn
     assert len(store.deliveries_of([invoice_id])) == 1
 
 
-def test_cancelling_leads_back_and_leaves_the_invoice_payable(
+def test_cancelling_leads_back_and_keeps_the_invoice_payable(
     client: FlaskClient, store: Store, invoice: MakeInvoice
 ) -> None:
     invoice_id = invoice(cancelUrl="https://shop.example/basket")["invoiceId"]
@@ -84,7 +84,7 @@ def test_cancelling_leads_back_and_leaves_the_invoice_payable(
     assert store.pay(invoice_id)
 
 
-def test_paying_slowly_leads_back_at_once_and_is_told_only_when_confirmed(
+def test_paying_slowly_leads_back_at_once_and_sends_the_callback_when_confirmed(
     *,
     client: FlaskClient,
     store: Store,
@@ -100,7 +100,7 @@ def test_paying_slowly_leads_back_at_once_and_is_told_only_when_confirmed(
     store.pay(told)
     eventually(lambda: shop.heard)
     page = client.get(reply.location).text
-    assert "<h1>Being confirmed</h1>" in page
+    assert "<h1>Confirming your payment</h1>" in page
     assert "2;url=https://shop.example/orders/1" in page
     assert [body["invoiceId"] for body in shop.heard] == [told]
     store.move_clock(SLOW_SECONDS)
@@ -108,15 +108,15 @@ def test_paying_slowly_leads_back_at_once_and_is_told_only_when_confirmed(
     invoice_id = path.rsplit("/", 1)[-1]
     assert shop.heard[1]["invoiceId"] == invoice_id
     paid, [delivery] = store.invoice(invoice_id), store.deliveries_of([invoice_id])
-    eventually(lambda: store.attempts_of([delivery.id]))  # it is recorded a moment after the shop has heard it
+    eventually(lambda: store.attempts_of([delivery.id]))  # stored just after the shop received it
     assert paid
     assert paid.paid_at
     assert store.attempts_of([delivery.id])[0].started_at >= paid.paid_at
     assert "<h1>Paid</h1>" in client.get(path).text
 
 
-@pytest.mark.parametrize(("lang", "words"), [("en", "Being confirmed"), ("ar", "قيد التأكيد")])
-def test_what_is_being_confirmed_says_so_and_offers_no_second_payment(
+@pytest.mark.parametrize(("lang", "words"), [("en", "Confirming your payment"), ("ar", "جارٍ تأكيد الدفع")])
+def test_an_unconfirmed_payment_says_so_and_offers_no_second_payment(
     client: FlaskClient, store: Store, invoice: MakeInvoice, lang: str, words: str
 ) -> None:
     path = f"/{lang}/invoice/{invoice()['invoiceId']}"
@@ -129,7 +129,7 @@ def test_what_is_being_confirmed_says_so_and_offers_no_second_payment(
     assert len(store.deliveries_of([path.rsplit("/", 1)[-1]])) == 1
 
 
-def test_paying_slowly_what_is_paid_takes_nothing_back(client: FlaskClient, store: Store, invoice: MakeInvoice) -> None:
+def test_paying_a_paid_invoice_slowly_changes_nothing(client: FlaskClient, store: Store, invoice: MakeInvoice) -> None:
     path = f"/en/invoice/{invoice()['invoiceId']}"
     client.post(f"{path}/payment")
     page = client.post(f"{path}/slow-payment", follow_redirects=True).text
@@ -137,7 +137,7 @@ def test_paying_slowly_what_is_paid_takes_nothing_back(client: FlaskClient, stor
     assert len(store.deliveries_of([path.rsplit("/", 1)[-1]])) == 1
 
 
-def test_paying_once_more_is_a_second_session_with_a_callback_of_its_own(
+def test_paying_again_is_a_second_session_with_its_own_callback(
     client: FlaskClient, store: Store, invoice: MakeInvoice
 ) -> None:
     data = invoice()
@@ -153,7 +153,7 @@ def test_paying_once_more_is_a_second_session_with_a_callback_of_its_own(
     assert bodies[0] == bodies[1] == {"invoiceId": data["invoiceId"], "secret": data["secret"]}
 
 
-def test_what_is_unpaid_or_not_told_is_not_paid_once_more(
+def test_only_a_paid_invoice_with_callbacks_on_can_be_paid_again(
     client: FlaskClient, store: Store, invoice: MakeInvoice
 ) -> None:
     unpaid, untold = invoice()["invoiceId"], invoice()["invoiceId"]
@@ -166,7 +166,9 @@ def test_what_is_unpaid_or_not_told_is_not_paid_once_more(
     assert store.deliveries_of([unpaid, untold]) == []
 
 
-def test_the_addresses_after_it_prove_nothing(client: FlaskClient, store: Store, invoice: MakeInvoice) -> None:
+def test_opening_the_addresses_after_payment_changes_nothing(
+    client: FlaskClient, store: Store, invoice: MakeInvoice
+) -> None:
     path = f"/en/invoice/{invoice()['invoiceId']}"
     assert client.get(f"{path}/paid").location == path
     assert store.deliveries_of([path.rsplit("/", 1)[-1]]) == []
@@ -175,7 +177,7 @@ def test_the_addresses_after_it_prove_nothing(client: FlaskClient, store: Store,
 
 
 @pytest.mark.parametrize("what", POSTS)
-def test_looking_changes_nothing(client: FlaskClient, invoice: MakeInvoice, what: str) -> None:
+def test_get_changes_nothing(client: FlaskClient, invoice: MakeInvoice, what: str) -> None:
     path = f"/en/invoice/{invoice()['invoiceId']}"
     assert client.get(f"{path}/{what}").status_code == 405
     assert client.post(path).status_code == 405
@@ -205,10 +207,10 @@ def test_a_form_of_our_own_page_is_accepted(client: FlaskClient, invoice: MakeIn
 @pytest.mark.parametrize(
     "path", ["/en/invoice/" + "0" * 24, "/ar/invoice/x", "/en/invoice/" + "0" * 24 + "/paid", "/x"]
 )
-def test_an_unknown_address_is_a_calm_404(client: FlaskClient, path: str) -> None:
+def test_an_unknown_address_is_a_404_page(client: FlaskClient, path: str) -> None:
     page = client.get(path)
     assert page.status_code == 404
-    assert ("لا يوجد شيء هنا" if path.startswith("/ar/") else "There is nothing here") in page.text
+    assert ("الصفحة غير موجودة" if path.startswith("/ar/") else "Page not found") in page.text
     assert 'class="ribbon"' in page.text
 
 
@@ -221,7 +223,7 @@ def test_another_machine_may_pay(client: FlaskClient, invoice: MakeInvoice) -> N
     assert client.get("/healthz", **phone).text == "sandbox ok"
 
 
-def test_hostile_text_is_inert(client: FlaskClient, invoice: MakeInvoice) -> None:
+def test_hostile_text_is_escaped(client: FlaskClient, invoice: MakeInvoice) -> None:
     hostile = "\"><script>alert(1)</script>'{{ 7 * 7 }}"
     url = 'https://shop.example/?"><script>alert(2)</script>'
     path = f"/en/invoice/{invoice(header=hostile, description=hostile, successUrl=url, cancelUrl=url)['invoiceId']}"
@@ -232,7 +234,7 @@ def test_hostile_text_is_inert(client: FlaskClient, invoice: MakeInvoice) -> Non
         assert "&lt;script&gt;alert(1)" in page.text
 
 
-def test_every_answer_carries_the_security_headers(client: FlaskClient, invoice: MakeInvoice) -> None:
+def test_every_answer_has_the_security_headers(client: FlaskClient, invoice: MakeInvoice) -> None:
     path = f"/en/invoice/{invoice()['invoiceId']}"
     for answer in (client.get(path), client.get("/"), client.get("/x"), client.get("/static/base.css")):
         policy = answer.headers["Content-Security-Policy"]
@@ -244,7 +246,7 @@ def test_every_answer_carries_the_security_headers(client: FlaskClient, invoice:
         assert " style=" not in answer.text
 
 
-def test_an_unexpected_error_shows_no_inside(client: FlaskClient, store: Store, put: Callable[..., Any]) -> None:
+def test_an_unexpected_error_shows_no_internals(client: FlaskClient, store: Store, put: Callable[..., Any]) -> None:
     client.application.config["PROPAGATE_EXCEPTIONS"] = False
     store.close()
     page = client.get("/en/invoice/" + "0" * 24)

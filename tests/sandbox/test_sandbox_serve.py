@@ -1,4 +1,4 @@
-"""The program: `python -m sandbox serve`."""
+"""The command `python -m sandbox serve`."""
 
 import re
 import signal
@@ -22,12 +22,12 @@ Serve = Callable[..., Child]
 
 @pytest.fixture
 def serve(start: Start, tmp_path: Path) -> Serve:
-    """Start a sandbox with its database in the test's folder."""
+    """Return a function that starts a sandbox with its database in the test's folder."""
     return partial(start, "-m", "sandbox", "serve", "--database", str(tmp_path / "sandbox.sqlite3"))
 
 
 def said(process: Child, name: str) -> str:
-    """Return what the process prints behind `name`."""
+    """Return the value that the process prints after `name`."""
     assert process.stdout
     for line in process.stdout:
         if line.strip().startswith(name):
@@ -35,9 +35,7 @@ def said(process: Child, name: str) -> str:
     raise AssertionError(f"{name} was not printed")
 
 
-def test_the_whole_way_from_invoice_to_callback_and_a_clean_stop(
-    serve: Serve, shop: Any, eventually: Callable[..., None]
-) -> None:
+def test_from_invoice_to_callback_and_a_clean_stop(serve: Serve, shop: Any, eventually: Callable[..., None]) -> None:
     process = serve("--port", "0", "--callback-url", shop.callback_url, SANDBOX_API_KEY="key-from-environment")
     project_url = said(process, "Project URL")
     assert said(process, "API key") == "key-from-environment"
@@ -54,7 +52,7 @@ def test_the_whole_way_from_invoice_to_callback_and_a_clean_stop(
     assert process.wait(10) == 0
 
 
-def test_a_request_in_flight_is_answered_at_the_stop(serve: Serve) -> None:
+def test_a_request_in_progress_is_answered_at_the_stop(serve: Serve) -> None:
     process = serve("--port", "0")
     project_url = urlsplit(said(process, "Project URL"))
     body = b'{"amount": 5, "header": "Order"}'
@@ -70,7 +68,7 @@ def test_a_request_in_flight_is_answered_at_the_stop(serve: Serve) -> None:
     assert process.wait(10) == 0
 
 
-def test_the_project_and_its_settings_outlive_a_restart(serve: Serve) -> None:
+def test_the_project_and_its_settings_survive_a_restart(serve: Serve) -> None:
     lines = []
     for options in (("--callback-url", "http://127.0.0.1:9/callback", "--api-key", "kept"), ()):
         process = serve("--port", "0", "--public-url", "http://127.0.0.1:8001/", *options)
@@ -82,7 +80,7 @@ def test_the_project_and_its_settings_outlive_a_restart(serve: Serve) -> None:
     assert lines[0][1:] == ("kept", "http://127.0.0.1:9/callback")
 
 
-def test_a_taken_port_is_said_in_one_line() -> None:
+def test_a_port_in_use_is_reported_in_one_line() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         result = CliRunner().invoke(cli, ["serve", "--port", port])
@@ -91,7 +89,7 @@ def test_a_taken_port_is_said_in_one_line() -> None:
     assert port in result.stderr
 
 
-def test_a_file_that_is_no_database_is_said_in_one_line(tmp_path: Path) -> None:
+def test_a_file_that_is_no_database_is_reported_in_one_line(tmp_path: Path) -> None:
     letter = tmp_path / "letter.txt"
     letter.write_text("This is a letter, not a database. " * 100)
     result = CliRunner().invoke(cli, ["serve", "--port", "0", "--database", str(letter)])
@@ -112,7 +110,7 @@ def test_a_file_that_is_no_database_is_said_in_one_line(tmp_path: Path) -> None:
         ("--port", "x"),
     ],
 )
-def test_a_wrong_option_is_named(options: tuple[str, str]) -> None:
+def test_an_invalid_option_is_reported(options: tuple[str, str]) -> None:
     result = CliRunner().invoke(cli, ["serve", *options])
     assert result.exit_code == 2
     assert options[0] in result.stderr
