@@ -1,6 +1,7 @@
 """Programs that tests start, without the settings of the fork's own shop."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -85,6 +86,18 @@ def end(child: Child) -> None:
     child.wait()
     if child.stdout:
         child.stdout.close()
+
+
+def start_demo(start: Start, folder: Path, port: int) -> tuple[Child, str, str]:
+    """Start what `make demo` runs, for this machine only. Gives the stage and the addresses of shop and sandbox."""
+    log = folder.with_name(f"{folder.name}-stage.log")
+    stage = start("-m", "stage", "--local", "--port", str(port), "--folder", str(folder), log=log)
+    until = time.monotonic() + 60
+    while "Press Ctrl-C to stop" not in log.read_text() and stage.poll() is None and time.monotonic() < until:
+        time.sleep(0.1)
+    found = re.search(r"Shop\s+(http\S+)/.*Sandbox gateway\s+(http\S+)/", log.read_text(), re.DOTALL)
+    assert found, log.read_text()
+    return stage, found[1], found[2]
 
 
 def free_ports(count: int) -> list[int]:

@@ -4,7 +4,6 @@ import re
 import signal
 import sqlite3
 import time
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import pytest
 import requests
 
 from sandbox.conformance.shops import Dukkan
-from tests.children import Start
+from tests.children import Start, free_port, start_demo
 
 pytestmark = pytest.mark.slow
 
@@ -23,31 +22,10 @@ def query(database: Path, statement: str) -> list[tuple[object, ...]]:
         return connection.execute(statement).fetchall()
 
 
-@pytest.fixture
-def folders(tmp_path: Path, start: Start) -> Iterator[list[Path]]:
-    """Folders of two running demos, started with the same port."""
-    folders, stages = [tmp_path / "one", tmp_path / "two"], []
-    try:
-        for folder in folders:
-            folder.mkdir()
-            command = ("-m", "stage", "--local", "--port", "8330", "--folder", str(folder))
-            stages.append(start(*command, log=folder / "said.txt"))
-            for _ in range(300):
-                if "Press Ctrl-C to stop" in (folder / "said.txt").read_text() or stages[-1].poll() is not None:
-                    break
-                time.sleep(0.1)
-        yield folders
-    finally:
-        for stage in stages:
-            stage.send_signal(signal.SIGTERM)
-        assert [stage.wait(30) for stage in stages] == [0, 0]
-
-
-def test_each_has_its_own_basket_orders_invoices_and_callbacks(folders: list[Path]) -> None:
-    said = [(folder / "said.txt").read_text() for folder in folders]
-    urls = [re.search(r"Shop\s+(http\S+)/", one) for one in said]
-    assert all(urls), said
-    shops = [Dukkan(url[1]) for url in urls if url]
+def test_each_has_its_own_basket_orders_invoices_and_callbacks(tmp_path: Path, start: Start) -> None:
+    folders, port = [tmp_path / "one", tmp_path / "two"], free_port()
+    demos = [start_demo(start, folder, port) for folder in folders]  # the second one takes what ports are left
+    shops = [Dukkan(shop) for _, shop, _ in demos]
     jar = shops[0]._browser.cookies  # like a browser, which sends a host's cookies to all of its ports
     shops[1]._browser.cookies = jar
     units = [1, 2]
@@ -71,3 +49,6 @@ def test_each_has_its_own_basket_orders_invoices_and_callbacks(folders: list[Pat
         assert query(folder / "shop.db", "SELECT state FROM orders") == [("paid",)]
         assert query(folder / "shop.db", "SELECT outcome FROM callback_attempt") == [("accepted",)]
         assert query(folder / "sandbox.db", "SELECT count(*) FROM invoices") == [(1,)]
+    for stage, _, _ in demos:
+        stage.send_signal(signal.SIGTERM)
+    assert [stage.wait(30) for stage, _, _ in demos] == [0, 0]

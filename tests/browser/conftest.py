@@ -1,6 +1,5 @@
 """A real Chromium in front of the real demo: shop, worker and sandbox gateway as separate programs."""
 
-import re
 import shutil
 import signal
 import sqlite3
@@ -14,7 +13,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
-from tests.children import children, free_port
+from tests.children import children, free_port, start_demo
 from tests.conftest import CONTACT, missing
 
 ROOT = Path(__file__).parent.parent.parent
@@ -50,20 +49,11 @@ class Demo:
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
     """What `make demo` runs, in a folder of its own, for this machine alone; it must end cleanly, too."""
     folder = tmp_path_factory.mktemp("demo")
-    said = folder.parent / "stage.log"
     with children() as start:
-        stage = start("-m", "stage", "--local", "--port", str(free_port()), "--folder", str(folder), log=said)
-        for _ in range(300):
-            if "Press Ctrl-C to stop" in said.read_text() or stage.poll() is not None:
-                break
-            time.sleep(0.1)
-        shop = re.search(r"Shop\s+(http\S+)/", said.read_text())
-        sandbox = re.search(r"Sandbox gateway\s+(http\S+)/", said.read_text())
-        assert shop, said.read_text()
-        assert sandbox, said.read_text()
-        yield Demo(shop[1], sandbox[1], folder)
+        stage, shop, sandbox = start_demo(start, folder, free_port())
+        yield Demo(shop, sandbox, folder)
         stage.send_signal(signal.SIGTERM)
-        assert stage.wait(30) == 0, said.read_text()
+        assert stage.wait(30) == 0
 
 
 @pytest.fixture(scope="session")
