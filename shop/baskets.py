@@ -1,4 +1,4 @@
-"""Baskets: found by the token in the browser's signed cookie, changed one item at a time."""
+"""Baskets, found by the token in the browser's signed cookie."""
 
 from flask_babel import LazyString
 from flask_babel import lazy_gettext as _
@@ -10,23 +10,22 @@ from shop.db import db, write
 
 
 class WrongQuantity(Exception):
-    """A quantity that cannot be had. The text is for the customer."""
+    """A quantity that isn't possible. The message is for the customer."""
 
     def __init__(self, message: LazyString) -> None:
-        """Keep what the customer reads."""
         super().__init__(message)
         self.message = message
 
 
 def parse_quantity(text: str) -> int:
-    """Read a whole number from 0 to `BasketItem.MAX_QUANTITY`, in any script's digits: ٣ is 3.
+    """Parse a number from 0 to `BasketItem.MAX_QUANTITY`, in any script's digits.
 
     Raises:
-        WrongQuantity: for anything else: signs, fractions, exponents, underscores, nothing at all.
+        WrongQuantity: for anything else, such as signs, fractions, exponents, underscores or an empty text.
     """
     text = text.strip()
     if not text.isdecimal() or len(text) > 6 or int(text) > BasketItem.MAX_QUANTITY:
-        raise WrongQuantity(_("Please write a whole number from 0 to %(most)s.", most=BasketItem.MAX_QUANTITY))
+        raise WrongQuantity(_("Enter a number from 1 to %(most)s.", most=BasketItem.MAX_QUANTITY))
     return int(text)
 
 
@@ -39,7 +38,7 @@ def find(token: str | None) -> Basket | None:
 
 
 def units(token: str | None) -> int:
-    """How many pieces are in a browser's open basket: one query, for the badge on every page."""
+    """Number of items in the browser's open basket: one query, for the page badge."""
     if not token:
         return 0
     pieces = select(func.sum(BasketItem.quantity)).join(BasketItem.basket)
@@ -47,16 +46,16 @@ def units(token: str | None) -> int:
 
 
 def add(token: str | None, product: Product, quantity: int) -> str:
-    """Put so many more of a product in, opening a basket if there is none.
+    """Add a quantity of a product, creating a basket if there is none.
 
     Returns:
-        The token of the basket that they are in now.
+        The basket's token.
 
     Raises:
-        WrongQuantity: nothing was asked for, or there are not so many left.
+        WrongQuantity: the quantity is 0, or more than is available.
     """
     if quantity < 1:
-        raise WrongQuantity(_("Please write a whole number from 1 to %(most)s.", most=BasketItem.MAX_QUANTITY))
+        raise WrongQuantity(_("Enter a number from 1 to %(most)s.", most=BasketItem.MAX_QUANTITY))
     with write() as session:
         basket = _open_basket(session, token)
         item = session.scalar(select(BasketItem).filter_by(basket_id=basket.id, product_id=product.id))
@@ -75,15 +74,15 @@ def change(token: str | None, item_id: int, quantity: int) -> bool:
     """Set an item's quantity; 0 removes it. False if this basket has no such item.
 
     Raises:
-        WrongQuantity: there are not so many left.
+        WrongQuantity: the quantity is more than is available.
     """
     with write() as session:
-        # The basket first, as every change does: in another order two of them could wait for each other.
+        # Lock the basket first, as every change does: another order could deadlock.
         basket = session.scalar(select(Basket).filter_by(token=token or "", open=True).with_for_update())
         item = next((item for item in basket.items if item.id == item_id), None) if basket else None
         if basket is None or item is None:
             return False
-        if quantity > item.quantity:  # fewer is always fine, even where fewer are left
+        if quantity > item.quantity:  # reducing is always allowed, even below the stock left
             _check(quantity, item.product.stock)
         _touch(basket)
         if quantity == 0:
@@ -94,7 +93,10 @@ def change(token: str | None, item_id: int, quantity: int) -> bool:
 
 
 def add_order(token: str | None, order: Order) -> str:
-    """Put an order's products in again, as far as there is stock: after cancelling, or to order the same once more."""
+    """Add an order's products, as far as they are in stock.
+
+    Called after cancelling, and to order again.
+    """
     with write() as session:
         basket = _open_basket(session, token)
         held = {item.product_id: item for item in basket.items}
@@ -119,12 +121,12 @@ def _open_basket(session: Session, token: str | None) -> Basket:
 
 
 def _touch(basket: Basket) -> None:
-    basket.version = Basket.version + 1  # counted by the database, so that two changes at once count as two
+    basket.version = Basket.version + 1  # incremented by the database, so that concurrent changes both count
     basket.updated_at = now()
 
 
 def _check(wanted: int, stock: int) -> None:
     if stock == 0:
-        raise WrongQuantity(_("This is sold out at the moment."))
+        raise WrongQuantity(_("This product is sold out."))
     if wanted > min(stock, BasketItem.MAX_QUANTITY):
-        raise WrongQuantity(_("Only %(left)s of it can be had.", left=min(stock, BasketItem.MAX_QUANTITY)))
+        raise WrongQuantity(_("Only %(left)s available.", left=min(stock, BasketItem.MAX_QUANTITY)))

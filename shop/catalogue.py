@@ -1,4 +1,4 @@
-"""Products and search."""
+"""Products, categories and search."""
 
 from flask_babel import lazy_gettext as _
 from sqlalchemy import select
@@ -15,7 +15,7 @@ PAGE = 24
 
 
 class Sort(Labelled):
-    """The orders in which the list can be shown."""
+    """Sort orders of the product list."""
 
     FEATURED = "featured", _("Featured")
     NEWEST = "newest", _("Newest first")
@@ -24,7 +24,7 @@ class Sort(Labelled):
 
     @property
     def keys(self) -> Keys:
-        """The columns that it goes by."""
+        """The columns to sort by."""
         match self:
             case Sort.NEWEST:
                 return Keys([Product.id], down=True)
@@ -37,7 +37,7 @@ class Sort(Labelled):
 
 
 def searchable(*texts: LocalizedText) -> str:
-    """What `Product.search` holds for a product's texts: all of them, in all languages, folded."""
+    """The value of `Product.search`: a product's texts in all languages, folded."""
     return fold(" ".join(part for text in texts for part in text.values()))
 
 
@@ -48,9 +48,9 @@ def products(
 
     Args:
         query: words that must all occur, in any language.
-        category: only its products.
-        sort: the order.
-        after: `next_after` of the page before; anything else starts at the beginning.
+        category: limits the page to its products.
+        sort: the sort order.
+        after: `next_after` of the previous page; anything else starts at the beginning.
     """
     wanted = select(Product).where(Product.active).options(joinedload(Product.category))
     if category is not None:
@@ -66,5 +66,5 @@ def product(slug: str) -> Product | None:
 
 
 def categories() -> list[Category]:
-    """All categories, in their order."""
+    """All categories, sorted by position."""
     return list(db.session.scalars(select(Category).order_by(Category.position, Category.id)))

@@ -1,4 +1,4 @@
-"""Who may hold how much, and how often: limits that keep one visitor from emptying the shop or flooding it."""
+"""Limits on unpaid orders per visitor, and on callbacks without a known secret."""
 
 import hashlib
 import hmac
@@ -22,76 +22,83 @@ from shop.states import OrderState
 
 log = logging.getLogger(__name__)
 
-MAX_BY_BROWSER = 3  # unpaid orders that hold goods at the same time
+MAX_BY_BROWSER = 3  # unpaid orders with reserved goods at the same time
 MAX_BY_NETWORK = 10
 
 
 @dataclass(frozen=True)
 class Buyer:
-    """Who wants goods held: the tokens of the orders that a browser placed, and its network's digest, empty if it has
-    none (see `network_digest`)."""
+    """Who reserves goods: a browser's order tokens and its network's digest.
+
+    See `network_digest`; it is empty if there is no address.
+    """
 
     tokens: Sequence[str] = ()
     network: str = ""
 
 
 UNLIMITED = Buyer()
-"""Goods held for nobody on the web, such as a till's customer: nothing is limited."""
+"""For orders that aren't placed on the web, such as at a till: not limited."""
 
 
 def refuse_too_many(session: Session, buyer: Buyer) -> None:
+    """Raise `TooManyUnpaid` if the buyer has reached a limit."""
     if buyer.network:
         _serialize_network(session, buyer.network)
     unpaid = Order.state.in_([state for state in OrderState if state.holds_stock_unpaid])
     own = session.scalars(select(Order).where(Order.token.in_(buyer.tokens), unpaid).order_by(Order.id)).all()
     if len(own) >= MAX_BY_BROWSER:
-        text = _("You have %(most)s unpaid orders already. Please pay or cancel one first.", most=MAX_BY_BROWSER)
+        text = _("You already have %(most)s unpaid orders. Please pay or cancel one first.", most=MAX_BY_BROWSER)
         raise TooManyUnpaid(text, own)
     of_network = select(func.count(Order.id)).where(Order.network == buyer.network, unpaid)
     if buyer.network and session.scalars(of_network).one() >= MAX_BY_NETWORK:
         text = _(
-            "There are %(most)s unpaid orders from your internet connection already. Please pay or cancel one of yours "
-            "first, or come back in a while.",
+            "There are already %(most)s unpaid orders from your internet connection. Please pay or cancel one of "
+            "yours, or try again later.",
             most=MAX_BY_NETWORK,
         )
         raise TooManyUnpaid(text, own)
 
 
 def _serialize_network(session: Session, network: str) -> None:
-    """Let those of one network in one by one until the transaction ends, or neither would see the other's order."""
-    if session.get_bind().dialect.name == "postgresql":  # SQLite's writers take turns anyway
+    """Serialize checkouts of one network until the transaction ends.
+
+    Otherwise concurrent checkouts wouldn't count each other's order.
+    """
+    if session.get_bind().dialect.name == "postgresql":  # SQLite serializes all writers
         session.execute(select(func.pg_advisory_xact_lock(int(network[:15], 16))))
 
 
 class MissLimiter:
-    """How many callbacks without a secret of ours this process has recorded: 60 a minute at most, the rest is counted.
+    """Rate limit for recording callbacks without a known secret.
 
-    In memory, and for each process by itself. A limit in the database would cost the very write that it is to save.
+    60 a minute per process are recorded, further ones only counted. The limit is in memory: in the database, it would
+    cost the write it is meant to save.
     """
 
     def __init__(self, limit: int = 60, seconds: float = 60.0) -> None:
-        """Begin with none. Requests that are at it at the same moment can exceed `limit` by their own number."""
+        """Create an empty limiter. Concurrent requests can exceed `limit` by their number."""
         self.seconds = seconds
         self._recorded = deque[float](maxlen=limit)
         self._skipped = 0
         self._lock = threading.Lock()
 
     def is_full(self) -> bool:
-        """Whether another one may only be counted now."""
+        """Whether the limit is reached, so that the next one is only counted."""
         with self._lock:
             is_full = len(self._recorded) == self._recorded.maxlen
             return is_full and self._recorded[0] > time.monotonic() - self.seconds
 
     def skip(self) -> None:
-        """Count one that is not recorded. The first since one that was is worth a line in the log, and no other."""
+        """Count a callback that isn't recorded; log the first after a recorded one."""
         with self._lock:
             self._skipped += 1
             first = self._skipped == 1
         if first:
-            log.warning("too many callbacks without a secret of ours: for a while they are only counted")
+            log.warning("too many callbacks without a known secret: they are only counted for now")
 
     def record(self) -> int:
-        """Note that one is recorded. Gives how many were only counted before it, once: the count begins anew."""
+        """Note a recorded callback; return and reset the number skipped before it."""
         with self._lock:
             self._recorded.append(time.monotonic())
             skipped, self._skipped = self._skipped, 0
@@ -99,21 +106,21 @@ class MissLimiter:
 
 
 def init_limits(app: Flask) -> None:
-    """Begin to count what this process counts by itself."""
+    """Create this process's limiter."""
     app.extensions["miss_limiter"] = MissLimiter()
 
 
 def current_miss_limiter() -> MissLimiter:
-    """The limiter of the running app."""
+    """The current app's limiter."""
     limiter: MissLimiter = current_app.extensions["miss_limiter"]
     return limiter
 
 
 def network_digest(address: str | None) -> str:
-    """A keyed digest of the network that an address belongs to; empty where there is no address.
+    """A keyed digest of an address's network; empty if there is no address.
 
-    Nobody who has only the database can tell the address from it, not even by trying all of them. Of an IPv6 address
-    the first 64 bits count, since the rest is its owner's to choose.
+    Without the key it can't be reversed, not even by trying all addresses. Of an IPv6 address only the first 64 bits
+    count, since its owner can choose the rest.
     """
     try:
         ip = ip_address((address or "").partition("%")[0])

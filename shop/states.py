@@ -1,4 +1,4 @@
-"""What is stored as one of a few words; the order's states, and who may take an order from one to which."""
+"""Stored enumerations, and the order's states with their allowed transitions."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -9,12 +9,12 @@ from flask_babel import lazy_gettext as _
 
 
 class Labelled(StrEnum):
-    """A string enum whose members carry the stored value and the words that a person reads."""
+    """A string enum of stored values, each with a translated label."""
 
     label: LazyString
 
     def __new__(cls, value: str, label: LazyString) -> Self:
-        """Make a member of a value and its label."""
+        """Create a member from its value and label."""
         member = str.__new__(cls, value)
         member._value_ = value
         member.label = label
@@ -22,29 +22,35 @@ class Labelled(StrEnum):
 
 
 class OrderState(Labelled):
-    """Where an order stands. `TRANSITIONS` says how it may go on, and by whom."""
+    """The state of an order. `TRANSITIONS` lists the allowed changes."""
 
     PLACED = "placed", _("Preparing payment")
     AWAITING_PAYMENT = "awaiting_payment", _("Waiting for payment")
     PAID = "paid", _("Paid")
     NEEDS_REVIEW = "needs_review", _("Payment received")
-    EXPIRED = "expired", _("No longer held")
+    EXPIRED = "expired", _("Reservation expired")
     CANCELLED = "cancelled", _("Cancelled")
     REFUNDED = "refunded", _("Refunded")
 
     @property
     def is_final(self) -> bool:
-        """Whether the shopper has nothing more to wait for. (Expired and cancelled orders can still be paid.)"""
+        """Whether the customer's page can stop polling.
+
+        Expired and cancelled orders aren't final: they can still be paid.
+        """
         return self in (OrderState.PAID, OrderState.NEEDS_REVIEW, OrderState.REFUNDED)
 
     @property
     def holds_stock_unpaid(self) -> bool:
-        """Whether stock is reserved for the order while its payment is awaited."""
+        """Whether stock is reserved for the order before it is paid."""
         return self in (OrderState.PLACED, OrderState.AWAITING_PAYMENT)
 
     @property
     def may_have_unseen_payment(self) -> bool:
-        """Whether the buyer may have paid although no callback has said so: an invoice stays payable at the gateway."""
+        """Whether the order may be paid without the shop knowing.
+
+        Its invoice stays payable at the gateway, even after it expired or was cancelled.
+        """
         return self in (OrderState.AWAITING_PAYMENT, OrderState.EXPIRED, OrderState.CANCELLED)
 
 
@@ -58,17 +64,17 @@ class Actor(StrEnum):
     OPERATOR = "operator"
     STAFF = "staff"
     COMPARISON = "comparison"
-    """A member of staff who saw the payment in the gateway's account, with password and note."""
+    """Staff who saw the payment in the Amwal account, confirmed with password and note."""
 
     @property
     def is_person(self) -> bool:
-        """Whether the act carries the name of a member of staff."""
+        """Whether the action records a member of staff."""
         return self in (Actor.STAFF, Actor.COMPARISON)
 
 
 @dataclass(frozen=True)
 class By:
-    """Who acts: an actor and, if it is a person of the shop, which member of staff."""
+    """An actor and, for staff, the staff member's id."""
 
     actor: Actor
     staff_id: int | None = None
@@ -98,21 +104,21 @@ TRANSITIONS: dict[OrderState | None, dict[OrderState, set[Actor]]] = {
         OrderState.AWAITING_PAYMENT: {Actor.CUSTOMER},
         OrderState.PAID: _PAID_BY,
         OrderState.NEEDS_REVIEW: _PAID_BY,
-        OrderState.CANCELLED: {Actor.WORKER, Actor.OPERATOR},  # contact data erased: nobody to deliver to
+        OrderState.CANCELLED: {Actor.WORKER, Actor.OPERATOR},  # contact data erased, so it can't be delivered
     },
     OrderState.CANCELLED: {OrderState.NEEDS_REVIEW: _PAID_BY},
     OrderState.NEEDS_REVIEW: {OrderState.PAID: {Actor.STAFF}, OrderState.REFUNDED: {Actor.STAFF}},
     OrderState.PAID: {OrderState.REFUNDED: {Actor.STAFF}},
     OrderState.REFUNDED: {},
 }
-"""The allowed transitions: from a state (`None`: the order is being placed) to a state, and the actors that may.
+"""Allowed transitions: from a state (`None`: the order is being placed) to a state, with the actors allowed to make it.
 
-Only the gateway, or a comparison with its account, makes an order paid; staff do so only out of review, where the money
-is known to be there."""
+Only the gateway, or a comparison with the Amwal account, marks an order as paid. Staff may do so only from review,
+where a payment is already stored."""
 
 
 class EventKind(StrEnum):
-    """What an order's event tells. Every change of state is a STATE_CHANGED; the others change none."""
+    """The kind of an order event. Only STATE_CHANGED changes the state."""
 
     STATE_CHANGED = "state_changed"
     RESERVATION_EXTENDED = "reservation_extended"
@@ -120,7 +126,7 @@ class EventKind(StrEnum):
 
 
 class LineKind(StrEnum):
-    """What an order line charges for. A CUSTOM line has no product: a till's "2 cups of tea"."""
+    """What an order line charges for. A CUSTOM line has no product ("2 cups of tea")."""
 
     PRODUCT = "product"
     DELIVERY = "delivery"
@@ -128,7 +134,7 @@ class LineKind(StrEnum):
 
 
 class DeliveryState(Labelled):
-    """How far the parcel is."""
+    """The state of a delivery."""
 
     PREPARING = "preparing", _("Being packed")
     SHIPPED = "shipped", _("On its way")
@@ -143,16 +149,16 @@ class DeliveryState(Labelled):
 
 
 class PaymentSource(StrEnum):
-    """What a payment rests on: the gateway's callback, or a named person who saw it in the gateway's account."""
+    """The source of a payment: a callback, or staff comparing the Amwal account."""
 
     CALLBACK = "callback"
     MANUAL = "manual"
 
 
 class CallbackOutcome(StrEnum):
-    """What was made of a callback. `shop.payments.STATUS_OF` gives each its HTTP status.
+    """The outcome of a callback.
 
-    TOO_MANY is never stored: storing is what it saves.
+    `shop.payments.STATUS_OF` maps each to an HTTP status. TOO_MANY is never stored: it exists to avoid the write.
     """
 
     ACCEPTED = "accepted"
@@ -165,12 +171,15 @@ class CallbackOutcome(StrEnum):
 
     @property
     def is_miss(self) -> bool:
-        """Whether it brought no secret of ours. Anybody can send these, so they are limited, and not kept for ever."""
+        """Whether the callback had no known secret.
+
+        Anyone can send these, so they are rate-limited, and deleted after a while.
+        """
         return self in (CallbackOutcome.UNKNOWN_SECRET, CallbackOutcome.MALFORMED, CallbackOutcome.TOO_LARGE)
 
 
 class StockReason(StrEnum):
-    """Why stock moved."""
+    """Why stock changed."""
 
     INTAKE = "intake"
     RESERVED = "reserved"
@@ -179,22 +188,22 @@ class StockReason(StrEnum):
 
 
 class AttentionKind(Labelled):
-    """What a person must look at."""
+    """What staff must look at."""
 
-    UNKNOWN_SECRET = "unknown_secret", _("Callbacks with a secret that is not ours")
-    OTHER_INVOICE = "other_invoice", _("A callback named another invoice than its secret's")
-    MISSING_IDS = "missing_ids", _("A payment came without its ids")
+    UNKNOWN_SECRET = "unknown_secret", _("Callbacks with an unknown secret")
+    OTHER_INVOICE = "other_invoice", _("A callback's invoice doesn't match its secret")
+    MISSING_IDS = "missing_ids", _("A payment arrived without ids")
     PAID_TWICE = "paid_twice", _("Paid twice")
-    PAID_SOLD_OUT = "paid_sold_out", _("Paid late, sold out by then")
-    PAID_CANCELLED = "paid_cancelled", _("Paid after it was cancelled")
-    POSSIBLY_PAID = "possibly_paid", _("Possibly paid: compare with your Amwal account, check the callback URL")
+    PAID_SOLD_OUT = "paid_sold_out", _("Paid late, no longer in stock")
+    PAID_CANCELLED = "paid_cancelled", _("Paid after cancellation")
+    POSSIBLY_PAID = "possibly_paid", _("Possibly paid: compare with your Amwal account and check the callback URL")
     GATEWAY_REFUSED = "gateway_refused", _("The gateway refused an invoice")
-    GATEWAY_REPLY = "gateway_reply", _("The gateway's reply could not be used")
-    OUTBOX_STUCK = "outbox_stuck", _("Something keeps failing after a payment")
+    GATEWAY_REPLY = "gateway_reply", _("The gateway sent an unusable reply")
+    OUTBOX_STUCK = "outbox_stuck", _("A follow-up task keeps failing")
 
 
 class OutboxKind(StrEnum):
-    """What is to be done after a commit. `shop.worker.HANDLERS` gives each its handler."""
+    """A task to run after a commit. `shop.worker.HANDLERS` maps each to its handler."""
 
     MAIL_PAY_HERE = "mail_pay_here"
     MAIL_RECEIPT = "mail_receipt"

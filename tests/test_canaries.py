@@ -240,5 +240,5 @@ def test_row_53_the_databases_password_is_nowhere_when_it_cannot_be_reached(
         assert browser.post("/amwal/callback", data=json.dumps({"secret": "s"})).status_code == 503
         runner = app.test_cli_runner()
         commands = {name: runner.invoke(args=[name]).output for name in ("doctor", "audit")}
-    assert "database did not take part" in log.getvalue()
+    assert "database unavailable" in log.getvalue()
     assert found(password, {"log": log.getvalue(), "browser": "\n".join(browser.seen), **commands}) == []

@@ -191,7 +191,7 @@ def is_closed(client: CheckingClient) -> bool:
     assert len(rows(Order)) == orders_before
     assert "Stoneware Cup" in stranger.get("/basket").text
     if shown.status_code == 503:
-        assert heading(shown.text) == heading(sent.text) == "We can't take orders just now"
+        assert heading(shown.text) == heading(sent.text) == "We can't take orders right now"
         assert "401" not in shown.text
     return shown.status_code == 503
 
@@ -306,7 +306,7 @@ def test_row_43_a_browser_holds_three_and_is_led_to_them(client: CheckingClient,
         assert buy(client, f"192.0.2.{number}").status_code == 303
     refused = buy(client, "192.0.2.9")
     assert refused.status_code == 422
-    assert "You have 3 unpaid orders already" in refused.text
+    assert "You already have 3 unpaid orders" in refused.text
     placed = rows(Order)
     assert len(placed) == 3
     links = [link["href"] for link in Page(refused.text).all("a") if link["href"].startswith("/orders/")]
@@ -331,7 +331,7 @@ def test_row_43_an_address_with_fresh_cookies_holds_ten(app: Flask) -> None:
     eleventh, elsewhere = browsers(app, 2)
     refused = buy(eleventh)
     assert refused.status_code == 422
-    assert "There are 10 unpaid orders from your internet connection" in refused.text
+    assert "There are already 10 unpaid orders from your internet connection" in refused.text
     assert not [link for link in Page(refused.text).all("a") if link["href"].startswith("/orders/")], "they are others'"
     assert "Stoneware Cup" in eleventh.get("/basket").text
     assert buy(elsewhere, "192.0.2.2").status_code == 303
@@ -355,7 +355,7 @@ def test_row_43_held_again_counts_as_held(app: Flask, client: CheckingClient, or
     orders.expire(first.id)
     for _ in range(3):
         assert buy(client, "192.0.2.2").status_code == 303
-    assert "You have 3 unpaid orders already" in press(client, first, "reservation")
+    assert "You already have 3 unpaid orders" in press(client, first, "reservation")
     assert order.again(first).state is OrderState.EXPIRED
     press(client, rows(Order)[1], "cancellation")
     press(client, first, "reservation", "192.0.2.2")

@@ -53,7 +53,7 @@ def test_waiting(buyer: CheckingClient, placed: Any) -> None:
     page = buyer.get(path(placed)).text
     assert heading(page) == "Pay $64.00"
     assert placed.number in page
-    assert "We hold your items until" in page
+    assert "Your items are reserved until" in page
     assert "data:image/png;base64," in page
     links = {one.get("href", ""): one for one in Page(page).all("a")}
     assert placed.invoice.url in links
@@ -63,7 +63,7 @@ def test_waiting(buyer: CheckingClient, placed: Any) -> None:
 def test_row_40_opening_the_success_url_pays_nothing(buyer: CheckingClient, placed: Any, order: OrderFactory) -> None:
     page = buyer.get(path(placed, "?returned=success")).text
     assert heading(page) == "Waiting for confirmation"
-    assert "needn't pay again" in page.replace("’", "'")
+    assert "don't need to pay again" in page.replace("’", "'")
     assert order.again(placed).state is OrderState.AWAITING_PAYMENT
     assert not order.again(placed).payments
     assert not status(buyer, placed)["final"]
@@ -105,7 +105,7 @@ def test_expired_and_held_again(buyer: CheckingClient, placed: Any, order: Order
     order.run_out(placed)
     orders.expire(placed.id)
     page = buyer.get(path(placed)).text
-    assert heading(page) == "Your items are no longer held"
+    assert heading(page) == "Your items are no longer reserved"
     assert "Already paid?" in page
     assert placed.invoice.url not in page
     assert heading(post(buyer, placed, "reservation")) == "Pay $64.00"
@@ -116,16 +116,16 @@ def test_expired_and_sold_meanwhile(buyer: CheckingClient, placed: Any, order: O
     orders.expire(placed.id)
     set_stock("brass-dallah", 0)
     page = post(buyer, placed, "reservation")
-    assert heading(page) == "Your items are no longer held"
-    assert "There is not enough left of Brass Dallah" in page
+    assert heading(page) == "Your items are no longer reserved"
+    assert "Not enough Brass Dallah left" in page
 
 
 def test_needs_review(buyer: CheckingClient, placed: Any, order: OrderFactory) -> None:
     orders.cancel(placed.id, CUSTOMER)
     order.pay(placed)
     page = buyer.get(path(placed)).text
-    assert heading(page) == "We have your payment"
-    assert "a person will write to you" in page
+    assert heading(page) == "We've received your payment"
+    assert "Our team needs to look at your order" in page
     assert status(buyer, placed)["final"]
 
 
@@ -140,7 +140,7 @@ def test_refunded(buyer: CheckingClient, placed: Any, order: OrderFactory, staff
 def test_row_41_cancelled_and_back_to_the_basket(buyer: CheckingClient, placed: Any) -> None:
     page = post(buyer, placed, "cancellation")
     assert heading(page) == "Order cancelled"
-    assert "Nothing was charged by us" in page
+    assert "We haven't charged you" in page
     assert "Brass Dallah" in buyer.get("/basket").text
 
 

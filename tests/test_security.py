@@ -210,7 +210,7 @@ def test_row_44_no_cookie_leads_to_a_fault_on_any_page(
     assert client.post("/checkout", data=client.checkout_form()).status_code == 303
 
 
-@pytest.mark.parametrize(("language", "words"), [("en", "A basket needs cookies"), ("ar", "ملفات تعريف الارتباط")])
+@pytest.mark.parametrize(("language", "words"), [("en", "The basket needs cookies"), ("ar", "ملفات تعريف الارتباط")])
 def test_row_44_without_cookies_the_basket_says_so(app: Flask, language: str, words: str) -> None:
     client = app.test_client(use_cookies=False)
     headers = {"Accept-Language": language}

@@ -300,7 +300,7 @@ def test_every_fault_is_told_with_its_line_and_nothing_is_written(app: Flask, tm
         ("slug,price\nbrass-dallah,1,2\n", "line 2: there are more cells"),
         ("slug,price\nbrass-dallah,x,,\n", "line 2: price"),
         ('slug,price\nx,"1\n', "line 2"),
-        ("slug\nx\0y\n", "no CSV"),
+        ("slug\nx\0y\n", "isn't a CSV file"),
     ],
 )
 def test_what_is_no_table_of_products_is_refused(app: Flask, text: str, said: str) -> None:

@@ -59,7 +59,7 @@ def test_pay_here_and_receipt_are_sent_once_each(app: Flask, order: OrderFactory
         assert "\n\n\n" not in body
         assert "%(" not in body + message["Subject"]
     receipt = sent[f"mail-receipt-{waiting.id}.eml"]
-    assert "Your payment of $64.00 arrived" in receipt.get_content()
+    assert "We received your payment of $64.00" in receipt.get_content()
     assert all(message.done_at for message in rows(OutboxMessage))
 
 

@@ -1,4 +1,7 @@
-"""The pages, a file an area. A view loads, calls one rule named for its intention, and responds."""
+"""The pages, one module per area.
+
+A view loads what it needs, calls one business function and responds.
+"""
 
 from flask import Flask
 
@@ -6,6 +9,6 @@ from shop.views import basket, callback, catalogue, checkout, order, site
 
 
 def register(app: Flask) -> None:
-    """Mount all pages."""
+    """Register the blueprints of all areas."""
     for area in (site, catalogue, basket, checkout, order, callback):
         app.register_blueprint(area.bp)

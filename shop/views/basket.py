@@ -1,4 +1,4 @@
-"""The basket: seen, filled and changed."""
+"""The basket page, and adding, changing and removing items."""
 
 from flask import Blueprint, abort, flash, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
@@ -14,14 +14,17 @@ bp = Blueprint("basket", __name__)
 
 @bp.get("/basket")
 def show() -> str:
-    """What is in it."""
+    """Show the basket."""
     return basket_page({})
 
 
 @bp.post("/basket/items")
 @same_origin_only
 def add() -> ResponseReturnValue:
-    """Put something in. The form stands on pages that are shared, so it carries no token: see `same_origin_only`."""
+    """Add a product.
+
+    The form is on pages shared by all visitors, so it has no CSRF token: see `same_origin_only`.
+    """
     slug, quantity = request.form.get("product", ""), request.form.get("quantity", "1")
     product = catalogue.product(slug)
     if product is None:
@@ -31,23 +34,23 @@ def add() -> ResponseReturnValue:
     except baskets.WrongQuantity as refused:
         return product_page(slug, error=str(refused.message), quantity=quantity), 422
     browser.keep_basket(token)
-    flash(_("It is in your basket."), "success")
+    flash(_("Added to your basket."), "success")
     return redirect(url_for("basket.show"), 303)
 
 
 @bp.post("/basket/items/<int(max=2147483647):item_id>")
 def change(item_id: int) -> ResponseReturnValue:
-    """Change how many; 0 removes."""
+    """Change an item's quantity; 0 removes it."""
     quantity = request.form.get("quantity", "")
     try:
         known = baskets.change(browser.basket_token(), item_id, baskets.parse_quantity(quantity))
     except baskets.WrongQuantity as refused:
         return basket_page({item_id: (str(refused.message), quantity)}), 422
     if not known:
-        flash(_("That was no longer in your basket."), "error")
+        flash(_("This item is no longer in your basket."), "error")
     return redirect(url_for("basket.show"), 303)
 
 
 def basket_page(errors: dict[int, tuple[str, str]]) -> str:
-    """The basket, with what was refused about an item's quantity and what was typed."""
+    """Render the basket, with the error and the text of each rejected quantity."""
     return render_template("basket/show.html", basket=baskets.find(browser.basket_token()), errors=errors)

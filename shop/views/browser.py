@@ -1,4 +1,4 @@
-"""What a browser carries in its signed cookie: the token of its basket, and those of the orders it placed."""
+"""The signed session cookie: the tokens of a browser's basket and orders."""
 
 import hmac
 
@@ -8,7 +8,7 @@ from models import Order
 from shop.limits import Buyer, network_digest
 
 MAX_ORDERS = 20
-"""A cookie holds 4 KB; of more orders the oldest are only reached by their e-mails."""
+"""A cookie holds 4 KB. Older orders are reached by the links in their e-mails."""
 
 
 def basket_token() -> str | None:
@@ -18,32 +18,35 @@ def basket_token() -> str | None:
 
 
 def keep_basket(token: str) -> None:
-    """Remember the basket. A session lasts as long as a basket is worth keeping."""
+    """Remember the basket. A session lasts as long as a basket is kept."""
     if session.get("basket") != token:
         session["basket"] = token
         session.permanent = True
 
 
 def order_tokens() -> list[str]:
-    """The tokens of the orders that this browser placed."""
+    """The tokens of the orders placed in this browser."""
     tokens = session.get("orders")
     return [token for token in tokens if isinstance(token, str)] if isinstance(tokens, list) else []
 
 
 def buyer() -> Buyer:
-    """This browser as somebody who wants goods held."""
+    """This browser's identity for the limits on unpaid orders."""
     return Buyer(order_tokens(), network_digest(request.remote_addr))
 
 
 def keep_order(order: Order) -> None:
-    """Remember that this browser may see the whole order."""
+    """Remember that this order was placed in this browser."""
     tokens = [token for token in order_tokens() if token != order.token]
     session["orders"] = [*tokens, order.token][-MAX_ORDERS:]
     session.permanent = True
 
 
 def may_see_all(order: Order, key: str) -> bool:
-    """Whether address and receipt may be shown, and the order be cancelled, resumed or paid from here: to the browser
-    that placed it, and to whoever holds the key of its e-mailed link. The plain token travels to the gateway."""
+    """Whether the reader may see address and receipt, and cancel or resume the order.
+
+    True for the browser that placed it and for the key of the e-mailed link. The token alone isn't enough, since it is
+    sent to the gateway.
+    """
     placed_here = order.token in order_tokens()
     return placed_here or hmac.compare_digest(key.encode("utf-8", "replace"), order.key.encode())

@@ -1,6 +1,6 @@
-"""The gateway's callback, the one POST without CSRF protection: its secret is what authenticates it.
+"""The gateway's callback, a POST without CSRF token, authenticated by its secret.
 
-Last stop on the money's way. What a callback means is `payments.accept_callback`'s business; here is only HTTP.
+The last of the five files of the payment flow. Only HTTP is handled here; `payments.accept_callback` does the rest.
 """
 
 import logging
@@ -19,16 +19,16 @@ csrf.exempt(bp)
 log = logging.getLogger(__name__)
 
 
-# Both spellings are routes of their own: a redirect to the right one would count as a failed attempt.
+# Both spellings are routes: the gateway would count a redirect as a failed attempt.
 @bp.post("/amwal/callback")
 @bp.post("/amwal/callback/")
 def receive() -> ResponseReturnValue:
-    """Answer the gateway (protocol: The callback). 200 only after the payment's commit is durable.
+    """Answer the gateway (protocol: The callback): 200 only once the payment is durably committed.
 
-    Any Content-Type will do, since the body is checked anyway. One byte over the limit is read, which is enough to
-    refuse the rest.
+    Any Content-Type is accepted, since the body is validated anyway. At most one byte over the limit is read, which is
+    enough to detect a body that is too large.
     """
-    request.max_content_length = sys.maxsize  # "too large" is for `accept_callback` to say, which records it
+    request.max_content_length = sys.maxsize  # `accept_callback` rejects and records what is too large
     body = request.stream.read(amwal.CALLBACK_LIMIT + 1)
     try:
         outcome = payments.accept_callback(body, request.remote_addr or "")

@@ -10,7 +10,7 @@ bp = Blueprint("catalogue", __name__)
 
 @bp.get("/")
 def index() -> str:
-    """The products: searched, of one category, sorted, page by page."""
+    """List products, by search or category, sorted and paginated."""
     query = request.args.get("q", "").strip()[:100]
     slug = request.args.get("category", "")
     after = request.args.get("after", "")
@@ -37,12 +37,12 @@ def index() -> str:
 
 @bp.get("/products/<slug>")
 def product(slug: str) -> str:
-    """One product."""
+    """Show a product."""
     return product_page(slug)
 
 
 def product_page(slug: str, *, error: str = "", quantity: str = "1") -> str:
-    """A product's page, with what was refused about a quantity and what was typed."""
+    """Render a product's page, with the error and the text of a rejected quantity."""
     found = catalogue.product(slug)
     if found is None:
         abort(404)

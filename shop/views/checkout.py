@@ -1,7 +1,8 @@
-"""Checkout: from a basket to an order that waits for its payment.
+"""Checkout: from a basket to an order awaiting payment.
 
-First stop on the money's way. Follow it: `orders.place` commits the order (T1), `payments.request_invoice` asks the
-gateway for an invoice and stores it (PUT and T2), and the browser goes on to the order's own page.
+The first of the five files of the payment flow. `orders.place` commits the order (place transaction, T1);
+`payments.request_invoice` requests an invoice from the gateway (PUT) and stores it (invoice transaction, T2); the
+browser is redirected to the order's page.
 """
 
 from flask import Blueprint, redirect, render_template, url_for
@@ -20,21 +21,24 @@ bp = Blueprint("checkout", __name__)
 
 @bp.before_request
 def refuse_while_closed() -> ResponseReturnValue | None:
-    """Take no orders while the gateway rejects our key: see `gateway.checkout_is_closed`. The basket stays."""
+    """Take no orders while the gateway rejects our API key; the basket is kept.
+
+    See `gateway.checkout_is_closed`.
+    """
     return (render_template("checkout/closed.html"), 503) if gateway.checkout_is_closed() else None
 
 
 @bp.get("/checkout")
 def form() -> ResponseReturnValue:
-    """The form for contact, address and delivery."""
+    """Show the form for contact, address and delivery."""
     return _page(CheckoutForm())
 
 
 @bp.post("/checkout")
 def submit() -> ResponseReturnValue:
-    """Place the order, ask for its invoice, and show its page: never a redirect to the gateway itself.
+    """Place the order, request its invoice and redirect to the order's page.
 
-    Sent twice (impatience, two tabs, the back button), it leads to the same order: see `orders.Quote`.
+    A repeated submit (double click, second tab, back button) leads to the same order: see `orders.Quote`.
     """
     sent = CheckoutForm()
     try:
@@ -51,7 +55,7 @@ def submit() -> ResponseReturnValue:
 
 
 def _page(sent: CheckoutForm, refused: refusals.Refusal | None = None, status: int = 200) -> ResponseReturnValue:
-    """The form for the basket as it is now, with what was typed and what is wrong with it."""
+    """Render the form for the current basket, with the typed values and their errors."""
     basket = baskets.find(browser.basket_token())
     if basket is None or not basket.items:
         return redirect(url_for("basket.show"), 303)
@@ -74,6 +78,6 @@ def _page(sent: CheckoutForm, refused: refusals.Refusal | None = None, status: i
 
 
 def _delivery_methods(basket: Basket) -> list[tuple[DeliveryMethod, int]]:
-    """The ways to get these goods, each with its charge in minor units."""
+    """The active delivery methods, each with its charge in minor units."""
     active = select(DeliveryMethod).filter_by(active=True).order_by(DeliveryMethod.position, DeliveryMethod.id)
     return [(option, option.charge(basket.goods)) for option in db.session.scalars(active)]

@@ -1,4 +1,4 @@
-"""Error pages: what happened, what to do next, and nothing of the inside."""
+"""Error pages: what happened and what to do next, without internal details."""
 
 import logging
 
@@ -16,30 +16,31 @@ log = logging.getLogger(__name__)
 
 
 def init_errors(app: Flask) -> None:
-    """Give every error its page."""
+    """Register an error page for every kind of error."""
     app.register_error_handler(CSRFError, stale_form)
     app.register_error_handler(HTTPException, http_error)
-    # Internal is what PostgreSQL's driver calls a transaction that was ended from outside, or may only read any more.
+    # PostgreSQL's driver raises InternalError for a transaction that was terminated or became read-only.
     for error in (OperationalError, InterfaceError, InternalError, PoolTimeoutError):
         app.register_error_handler(error, database_busy)
     app.register_error_handler(Exception, unexpected)
 
 
 def stale_form(_error: CSRFError) -> ResponseReturnValue:
-    """A form whose protection is missing or outdated: what was typed is kept, and can be sent once more.
+    """A form with a missing or expired CSRF token.
 
-    Not so for a form that another site sent: its contents are not the visitor's.
+    The visitor can send it again with what was typed. Forms sent by another site get no retry: their contents aren't
+    the visitor's.
     """
     retry: dict[str, object] | None = None
     if is_same_origin(request):
         fields = [(name, value) for name, value in request.form.items(multi=True) if name != "csrf_token"]
         retry = {"action": request.full_path.rstrip("?"), "fields": fields}
-    message = _("This page was open for too long, or cookies are switched off. What you typed is kept.")
-    return _page(400, _("Please confirm once more"), message if retry else _texts(400)[1], retry=retry)
+    message = _("This page was open too long, or cookies are turned off. What you entered is still here.")
+    return _page(400, _("Please confirm again"), message if retry else _texts(400)[1], retry=retry)
 
 
 def http_error(error: HTTPException) -> ResponseReturnValue:
-    """Any other HTTP error, with the headers that belong to it (a 405 names what is allowed)."""
+    """Any other HTTP error, with its headers (such as Allow for a 405)."""
     code = error.code or 500
     title, message = _texts(code)
     own_words = error.description if code in (400, 403) and error.description != type(error).description else None
@@ -49,14 +50,14 @@ def http_error(error: HTTPException) -> ResponseReturnValue:
 
 
 def database_busy(error: Exception) -> ResponseReturnValue:
-    """The database is locked, full or gone: nothing was written, and trying again later is safe."""
-    log.error("the database did not take part: %s", type(error).__name__)
+    """A locked, full or unreachable database: nothing was written, a retry is safe."""
+    log.error("database unavailable: %s", type(error).__name__)
     body, status = _page(503, *_texts(503))
     return body, status, {"Retry-After": "5"}
 
 
 def unexpected(_error: Exception) -> ResponseReturnValue:
-    """A mistake of ours: logged in full, shown in plain words."""
+    """A bug: logged in full, and shown without details."""
     log.exception("%s %s failed", request.method, request.path)
     return _page(500, *_texts(500))
 
@@ -68,15 +69,15 @@ def _page(code: int, title: str, message: str, *, retry: dict[str, object] | Non
 def _texts(code: int) -> tuple[str, str]:
     """Title and message of an error."""
     known = {
-        400: (_("That did not work"), _("The request was not complete. Please go back and try again.")),
-        403: (_("This is not open to you"), _("Please use the link that was sent to you.")),
-        404: (_("Nothing here"), _("The page was moved or never existed. The shop is still open.")),
-        405: (_("That did not work"), _("This address cannot be used that way.")),
-        413: (_("That was too much"), _("What you sent is too large. Please shorten it and try again.")),
+        400: (_("That didn't work"), _("The request was incomplete. Please go back and try again.")),
+        403: (_("You don't have access to this page"), _("Please use the link we sent you.")),
+        404: (_("Page not found"), _("It may have moved, or the address may be wrong.")),
+        405: (_("That didn't work"), _("This address can't be used that way.")),
+        413: (_("That's too large"), _("Please shorten what you entered and try again.")),
         503: (
             _("One moment, please"),
-            _("The shop is very busy. Nothing was lost: please try again in a few seconds."),
+            _("The shop is very busy. Nothing was lost. Please try again in a few seconds."),
         ),
     }
-    fallback = (_("Something went wrong"), _("The fault is ours. Nothing was charged by this page."))
+    fallback = (_("Something went wrong"), _("The problem is on our side. This page didn't charge you."))
     return known.get(code, known[400] if 400 <= code < 500 else fallback)

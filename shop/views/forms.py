@@ -1,4 +1,4 @@
-"""The checkout form: what may be typed, and the words for what is wrong with it."""
+"""The checkout form: its fields, their validation and their error texts."""
 
 import unicodedata
 from collections.abc import Callable
@@ -17,12 +17,12 @@ _UNSEEN = frozenset({"Cc", "Cs", "Cn", "Co"})  # control characters, surrogates,
 
 
 def one_line(value: str | None) -> str | None:
-    """Text without blanks around it and without anything that could break a line or hide in it."""
+    """Text on one line: control characters become spaces, and spaces are collapsed."""
     return value and " ".join("".join(" " if unicodedata.category(c) in _UNSEEN else c for c in value).split())
 
 
 def several_lines(value: str | None) -> str | None:
-    """The same for each line of a text."""
+    """`one_line` for each line of a text."""
     return value and "\n".join(one_line(line) or "" for line in value.strip().splitlines())
 
 
@@ -33,11 +33,10 @@ def countries() -> list[tuple[str, str]]:
     return sorted(named, key=lambda pair: unicodedata.normalize("NFKD", pair[1]))
 
 
-def _line(
-    label: Any, most: int, autocomplete: str, *, required: bool = True, more: tuple[Any, ...] = ()
-) -> StringField:
-    presence = DataRequired(_("Please fill this in.")) if required else Optional()
-    length = Length(max=most, message=_("Please keep it under %(most)s characters.", most=most))
+def _line(label: Any, most: int, autocomplete: str, *, missing: Any = None, more: tuple[Any, ...] = ()) -> StringField:
+    """A one-line field, required if it has a text for `missing`."""
+    presence = DataRequired(missing) if missing else Optional()
+    length = Length(max=most, message=_("Enter %(most)s characters at most.", most=most))
     filters: list[Callable[[str | None], str | None]] = [one_line]
     return StringField(
         label, [presence, length, *more], filters=filters, render_kw={"autocomplete": autocomplete, "maxlength": most}
@@ -45,44 +44,40 @@ def _line(
 
 
 class CheckoutForm(FlaskForm):  # type: ignore[misc]
-    """Where an order goes and how to reach its buyer. Prices are not in it: they come from the database."""
+    """Contact, address, delivery method and note.
 
-    name = _line(_("Full name"), 120, "name")
+    Prices aren't fields: they come from the database.
+    """
+
+    name = _line(_("Full name"), 120, "name", missing=_("Enter your full name."))
     email = _line(
         _("E-mail"),
         254,
         "email",
-        more=(
-            Regexp(
-                f"^{ADDRESS.pattern}$",
-                message=_("Please write an address like name@example.com."),
-            ),
-        ),
+        missing=_("Enter an e-mail address, like name@example.com."),
+        more=(Regexp(f"^{ADDRESS.pattern}$", message=_("Enter an e-mail address, like name@example.com.")),),
     )
     phone = _line(
         _("Phone"),
         40,
         "tel",
-        required=False,
-        more=(Regexp(r"^[\d\s()+./-]{5,}$", message=_("Please write a phone number, such as +966 50 123 4567.")),),
+        more=(Regexp(r"^[\d\s()+./-]{5,}$", message=_("Enter a phone number, like +966 50 123 4567.")),),
     )
-    address = _line(_("Address"), 300, "street-address")
-    city = _line(_("City"), 120, "address-level2")
-    region = _line(_("Region"), 120, "address-level1", required=False)
-    postcode = _line(_("Postcode"), 20, "postal-code", required=False)
-    country = SelectField(
-        _("Country"), [InputRequired(_("Please choose a country."))], render_kw={"autocomplete": "country"}
-    )
-    delivery = RadioField(_("Delivery"), [InputRequired(_("Please choose a delivery."))])
+    address = _line(_("Address"), 300, "street-address", missing=_("Enter your address."))
+    city = _line(_("City"), 120, "address-level2", missing=_("Enter your city."))
+    region = _line(_("Region"), 120, "address-level1")
+    postcode = _line(_("Postcode"), 20, "postal-code")
+    country = SelectField(_("Country"), [InputRequired(_("Choose a country."))], render_kw={"autocomplete": "country"})
+    delivery = RadioField(_("Delivery method"), [InputRequired(_("Choose a delivery method."))])
     note = TextAreaField(
-        _("Note for us"),
-        [Optional(), Length(max=500, message=_("Please keep it under %(most)s characters.", most=500))],
+        _("Order note"),
+        [Optional(), Length(max=500, message=_("Enter %(most)s characters at most.", most=500))],
         filters=[several_lines],
         render_kw={"maxlength": 500, "rows": 3},
     )
     checkout_key = HiddenField()
 
     def contact(self) -> dict[str, str]:
-        """What goes on the order, by the names of its columns."""
+        """The contact data to store on the order, by column name."""
         names = ("name", "email", "phone", "address", "city", "region", "postcode", "country", "note")
         return {name: self[name].data or "" for name in names}

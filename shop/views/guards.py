@@ -1,4 +1,4 @@
-"""CSRF protection: tokens for every form, but for two forms on shared pages, which check where they come from."""
+"""CSRF protection: tokens, and an origin check for the two forms on shared pages."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -16,7 +16,10 @@ P = ParamSpec("P")
 
 
 def same_origin_only(view: Callable[P, ResponseReturnValue]) -> Callable[P, ResponseReturnValue]:
-    """Protect a form that stands on pages shared by all visitors, where no token can be: its `Origin` must be ours."""
+    """Protect a form on pages shared by all visitors, which can't carry a CSRF token.
+
+    The request's `Origin` must be the shop's.
+    """
 
     @wraps(view)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> ResponseReturnValue:

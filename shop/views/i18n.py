@@ -1,4 +1,4 @@
-"""What templates call: money, times and texts in the reader's language, and addresses of static files."""
+"""Template filters and globals: money, times, localized texts, static file URLs."""
 
 import hashlib
 from datetime import datetime
@@ -20,7 +20,7 @@ from shop.views import browser
 
 
 def init_i18n(app: Flask) -> None:
-    """Set up languages, filters and the variables that every template has."""
+    """Set up languages, filters and the variables of all templates."""
     Babel(app, locale_selector=choose_locale, default_timezone=settings.shop_timezone)
     for name in (money, localized, country, clock, day, moment):
         app.jinja_env.filters[name.__name__] = name
@@ -32,7 +32,6 @@ class Shop:
     """The shop as templates see it."""
 
     def __init__(self, app: Flask) -> None:
-        """Take what people may see from the settings."""
         self.name: str = settings.shop_name
         self.contact: str = settings.shop_contact
         self.accent: str = settings.shop_accent
@@ -40,7 +39,7 @@ class Shop:
 
 
 def choose_locale() -> str:
-    """`?lang=`, else the language that was chosen, else the browser's, else the shop's first."""
+    """`?lang=`, else the chosen language, else the browser's, else the shop's default."""
     offered = settings.shop_locales
     if has_request_context():
         for wish in (request.args.get("lang"), request.cookies.get(current_app.config["LANGUAGE_COOKIE"])):
@@ -51,7 +50,7 @@ def choose_locale() -> str:
 
 
 def page_variables() -> dict[str, Any]:
-    """Language, direction and basket badge. Direction comes from the language's own data."""
+    """Language, text direction (from the locale's data) and basket badge."""
     locale = get_locale()
     others = [code for code in settings.shop_locales if code != str(locale)]
     return {
@@ -65,7 +64,7 @@ def page_variables() -> dict[str, Any]:
 def _badge() -> int:
     try:
         return baskets.units(browser.basket_token())
-    except SQLAlchemyError:  # the page that says so must still come
+    except SQLAlchemyError:  # the error page must still render
         return 0
 
 
@@ -75,7 +74,7 @@ def country(code: str) -> str:
 
 
 def money(minor: int, currency: str | None = None) -> str:
-    """Minor units in the reader's notation; the shop's currency unless said otherwise."""
+    """An amount in minor units, formatted for the reader."""
     return format_money(minor, currency or settings.shop_currency, str(get_locale()))
 
 
@@ -95,11 +94,11 @@ def moment(at: datetime) -> str:
 
 
 def asset(path: str) -> str:
-    """The address of a file in `static/`, with a mark of its content: a changed file has another address."""
+    """The URL of a file in `static/`, with a content digest to bust caches."""
     return url_for("static", filename=path, v=_mark(Path(current_app.static_folder or "", path)))
 
 
 @cache
 def _mark(file: Path) -> str | None:
-    """Ten digits of the content's digest; None (no mark) where the file is missing, which is no reason to fail."""
+    """Ten digits of the content's digest; None if the file is missing."""
     return hashlib.sha256(file.read_bytes()).hexdigest()[:10] if file.is_file() else None

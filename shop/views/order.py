@@ -1,4 +1,4 @@
-"""An order's page, from *Pay* to *Delivered*: what the customer sees, and the little that they can do."""
+"""The order page, from payment to delivery, and the customer's actions on it."""
 
 import base64
 from typing import Any
@@ -32,8 +32,10 @@ bp = Blueprint("order", __name__, url_prefix=Order.PATH)
 
 @bp.get("")
 def show(token: str) -> ResponseReturnValue:
-    """Confirmation page and status page in one. `?returned=` marks a browser that comes from the payment page; it
-    pays nothing and cancels nothing."""
+    """Show the order: its payment page and its status page in one.
+
+    `?returned=` marks a browser that comes back from the gateway; it changes neither payment nor order.
+    """
     order = order_or_404(token)
     returned = request.args.get("returned")
     if returned == "success" and order.state.may_have_unseen_payment and not order.buyer_returned:
@@ -56,7 +58,7 @@ def show(token: str) -> ResponseReturnValue:
 
 @bp.get("/status")
 def status(token: str) -> ResponseReturnValue:
-    """Where the order stands, for the page's script: one query, never cached."""
+    """The order's state as JSON, for the page's script: one query, never cached."""
     state = db.session.scalar(select(Order.state).filter_by(token=token))
     if state is None:
         return jsonify(error="no such order"), 404
@@ -65,7 +67,7 @@ def status(token: str) -> ResponseReturnValue:
 
 @bp.get("/qr.png")
 def qr(token: str) -> ResponseReturnValue:
-    """The QR of the payment page, while the order can be paid."""
+    """The QR code of the payment page, while the order can be paid."""
     order = order_or_404(token)
     if not order.is_payable or order.invoice is None:
         abort(404)
@@ -76,7 +78,7 @@ def qr(token: str) -> ResponseReturnValue:
 
 @bp.get("/receipt")
 def receipt(token: str) -> ResponseReturnValue:
-    """The receipt to print, of a paid order, for the customer only."""
+    """The printable receipt of a paid order, for its customer only."""
     order, key = _own_order(token)
     if not order.has_receipt:
         abort(404)
@@ -85,7 +87,7 @@ def receipt(token: str) -> ResponseReturnValue:
 
 @bp.post("/invoice")
 def request_invoice(token: str) -> ResponseReturnValue:
-    """Try again to get the invoice."""
+    """Request the invoice again."""
     order, key = _own_order(token)
     payments.request_invoice(order.id)
     return _back(order, key)
@@ -93,18 +95,18 @@ def request_invoice(token: str) -> ResponseReturnValue:
 
 @bp.post("/cancellation")
 def cancel(token: str) -> ResponseReturnValue:
-    """Cancel; the goods go back and the basket comes back."""
+    """Cancel the order, release its goods and restore its basket."""
     order, key = _own_order(token)
     if orders.cancel(order.id, CUSTOMER):
         _bring_basket_back(order)
     else:
-        flash(_("This order could no longer be cancelled."), "error")
+        flash(_("This order can no longer be cancelled."), "error")
     return _back(order, key)
 
 
 @bp.post("/reservation")
 def resume(token: str) -> ResponseReturnValue:
-    """Hold the goods of an expired order again."""
+    """Reserve the goods of an expired order again."""
     order, key = _own_order(token)
     try:
         orders.resume(order.id, browser.buyer())
@@ -118,14 +120,14 @@ def resume(token: str) -> ResponseReturnValue:
 
 @bp.post("/basket")
 def order_again(token: str) -> ResponseReturnValue:
-    """Put the same products into the basket once more."""
+    """Put the order's products into the basket again."""
     order, _key = _own_order(token)
     browser.keep_basket(baskets.add_order(browser.basket_token(), order))
     return redirect(url_for("basket.show"), 303)
 
 
 def order_or_404(token: str) -> Order:
-    """The order of this token, with all that its page shows."""
+    """The order with this token and everything its page shows."""
     together = (
         selectinload(Order.lines).joinedload(OrderLine.product),
         joinedload(Order.invoice),
@@ -138,18 +140,18 @@ def order_or_404(token: str) -> Order:
 
 
 def _own_order(token: str) -> tuple[Order, str]:
-    """The order, for what only its buyer may do, and the key to pass on (empty where the cookie was enough)."""
+    """The order and the key to pass on (empty if the cookie suffices); 403 for others."""
     order = order_or_404(token)
     key = request.args.get("key", "")
     if not browser.may_see_all(order, key):
-        abort(403, _("Please open the link in our e-mail: it shows that the order is yours."))
+        abort(403, _("Please open the link in our e-mail to manage this order."))
     return order, key
 
 
 def status_view(order: Order, *, came_back_unpaid: bool) -> str:
-    """The template in `templates/order/states/` that shows where an order stands.
+    """The name of the order's template in `templates/order/states/`.
 
-    Once a browser came back by successUrl, on whatever device, nobody is asked to pay again: twice would be too much.
+    Once any browser has returned by successUrl, the page doesn't ask for payment again, to avoid a double payment.
     """
     if order.state is OrderState.PLACED:
         being_asked = order.invoice_claimed_until is not None and order.invoice_claimed_until > now()
@@ -160,7 +162,7 @@ def status_view(order: Order, *, came_back_unpaid: bool) -> str:
 
 
 def _bring_basket_back(order: Order) -> None:
-    """A cancelled order's basket is open again: it becomes this browser's, joined with what was begun meanwhile."""
+    """Give the browser the cancelled order's basket, merged with one begun since."""
     begun = baskets.find(browser.basket_token())
     if begun is not None and begun.items and begun.id != order.basket_id:
         browser.keep_basket(baskets.add_order(begun.token, order))
@@ -180,7 +182,7 @@ def _back(order: Order, key: str) -> Response:
 
 
 def _private(page: Any) -> Response:
-    """Pages about one customer are kept in nobody's cache."""
+    """A response about one customer: never cached."""
     response = make_response(page)
     response.cache_control.no_store = True
     return response

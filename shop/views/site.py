@@ -1,4 +1,4 @@
-"""What belongs to no area: the editable pages, the language switch, and the health checks."""
+"""Editable pages, language switch, accent colour and health checks."""
 
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
@@ -18,7 +18,7 @@ LANGUAGE_SECONDS = 365 * 24 * 3600
 
 @bp.get("/pages/<name>")
 def page(name: str) -> str:
-    """An editable page: a template in `templates/pages/`."""
+    """Show an editable page, a template in `templates/pages/`."""
     if name not in PAGES:
         abort(404)
     return render_template(f"pages/{name}.html")
@@ -27,7 +27,7 @@ def page(name: str) -> str:
 @bp.post("/language")
 @same_origin_only
 def language() -> ResponseReturnValue:
-    """Keep the chosen language and go back to where the visitor was."""
+    """Store the chosen language and return to the visitor's page."""
     chosen = request.form.get("language", "")
     if chosen not in settings.shop_locales:
         abort(400)
@@ -44,7 +44,7 @@ def language() -> ResponseReturnValue:
 
 
 def _without_language(path: str) -> str:
-    """A path without `?lang=`, which would outweigh the choice just made."""
+    """The path without `?lang=`, which would override the new choice."""
     parts = urlsplit(path)
     query = urlencode([(name, value) for name, value in parse_qsl(parts.query) if name != "lang"])
     return urlunsplit(("", "", parts.path, query, ""))
@@ -52,9 +52,9 @@ def _without_language(path: str) -> str:
 
 @bp.get("/accent.css")
 def accent() -> ResponseReturnValue:
-    """The shop's own colour, where `SHOP_ACCENT` sets one."""
+    """A stylesheet with the shop's accent colour, `SHOP_ACCENT`."""
     colour = settings.shop_accent or "#1f5f53"
-    # In dark mode a lighter shade of it, so that it stands out from the dark ground just as well.
+    # A lighter shade in dark mode, for the same contrast.
     response = make_response(f":root {{ --brand: light-dark({colour}, color-mix(in oklab, {colour}, white 55%)); }}\n")
     response.content_type = "text/css; charset=utf-8"
     response.cache_control.max_age = 3600
@@ -63,12 +63,12 @@ def accent() -> ResponseReturnValue:
 
 @bp.get("/healthz")
 def healthz() -> ResponseReturnValue:
-    """The process is up."""
+    """Liveness: the process is up."""
     return "ok\n", {"Content-Type": "text/plain; charset=utf-8"}
 
 
 @bp.get("/readyz")
 def readyz() -> ResponseReturnValue:
-    """The shop can take orders: database, migrations, worker. 503 with what is amiss otherwise."""
+    """Readiness: database, migrations and worker; 503 with the problems otherwise."""
     problems = health.problems()
     return jsonify(ready=not problems, problems=problems), 503 if problems else 200
