@@ -1,4 +1,4 @@
-"""Forgetting, row 68 of docs/faults.md: who ordered is cleared, and the books stay whole."""
+"""Erasing contact data, row 68 of docs/faults.md: orders, payments and tax records are kept."""
 
 from datetime import timedelta
 from pathlib import Path

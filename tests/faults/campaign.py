@@ -62,7 +62,7 @@ class Figures:
 
     @property
     def good(self) -> bool:
-        """Whether nothing was lost, invented, doubled or oversold, and the books are right."""
+        """Whether nothing was lost, invented, doubled or oversold, and the audit found nothing."""
         return not (self.lost or self.invented or self.doubled or self.oversold or self.undelivered or self.audit)
 
 
@@ -178,7 +178,7 @@ def postgresql() -> Server:
 def main(  # noqa: PLR0917  (options)
     checkouts: int, database: str, clients: int, kill_every: float, seed: int, file: Path | None
 ) -> None:
-    """Run a campaign on this machine. Exit code 1 if anything was lost, doubled, oversold or is wrong in the books."""
+    """Run a campaign on this machine. Exit code 1 if anything is lost, doubled or oversold, or the audit fails."""
     forget_settings()
     folder = Path(tempfile.mkdtemp(prefix="campaign-"))
     figures = Figures(database, checkouts, seed)

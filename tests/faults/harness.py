@@ -251,4 +251,4 @@ def over_all(check: audit.Check) -> tuple[str, dict[str, object]]:
 
 SHIFTS = [statement for table in Base.metadata.sorted_tables if (statement := shift(table))]
 AUDIT = [(check.text, *over_all(check)) for check in audit.CHECKS if check.invariant not in (0, 9)]
-"""What the audit asks of the books. Its run of its own, and whether the file is sound, come at the end."""
+"""The audit's queries. The audit itself, and the check of the file, run at the end of a life."""

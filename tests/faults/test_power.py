@@ -71,7 +71,7 @@ def post(url: str, message: Any) -> int:
 
 
 def assert_paid_once(order_id: int) -> None:
-    """One payment, one delivery, and the books are right."""
+    """One payment, one delivery, and a clean audit."""
     db.session.expire_all()
     assert db.session.get_one(Order, order_id).state is OrderState.PAID
     assert len(rows(Payment, order_id=order_id)) == len(rows(Delivery, order_id=order_id)) == 1
