@@ -7,9 +7,9 @@
     callback = parse_callback(body)  # in the view of your callback URL
     # Find the order by the SHA-256 of callback.secret. Store the payment, and answer 200 after the commit.
 
-Copy this file anywhere: it imports nothing of this shop, only `requests`. It blocks for at most `DEADLINE` seconds; in
-async code run it in a thread: `await asyncio.to_thread(client.create_invoice, …)`. docs/protocol.md has the protocol,
-in the same words. What can go wrong is one family:
+Copy this file anywhere: it imports nothing of this shop, only `requests`. It blocks for up to `DEADLINE` seconds; in
+async code run it in a thread: `await asyncio.to_thread(client.create_invoice, …)`. "Protocol: …" names a section of
+Dukkan's docs/protocol.md. What can go wrong is one family:
 
     AmwalError
     ├── Unavailable     no answer, or one that asks to come back later; a later try can succeed
@@ -349,8 +349,8 @@ class _Adapter(HTTPAdapter):
 
 
 class _Reply(http.client.HTTPResponse):
-    """A reply whose timeout is for all of it. Elsewhere it is for the wait for the next byte, and a gateway that drips
-    a byte a second would hold a thread for days."""
+    """A reply whose timeout is for all of it. Usually a timeout is for the next byte, so a gateway that drips a byte a
+    second would hold a thread for days. (urllib3 sets the socket's timeout to what is left of `total`.)"""
 
     def __init__(self, sock: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)

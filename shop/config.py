@@ -339,7 +339,9 @@ def _read_env_line(place: str, line: str) -> tuple[str, str]:
     quoted = re.fullmatch(r"""(["'])((?:(?!\1).)*)\1(\s+#.*)?""", written)
     if quoted:
         return name, quoted[2]
-    value = re.sub(r"(^|\s+)#.*", "", written)
+    value = re.sub(r"\s+#(\s.*)?$", "", written)
+    if value.startswith("#") or re.search(r"\s#", value):  # a colour, a name, or a comment: not ours to guess
+        raise SettingError(f"{place}: put quotes around a value with a #, or a blank after the # of a comment.")
     if value[:1] in ("'", '"') or value[-1:] in ("'", '"'):
         raise SettingError(f"{place}: a quote at one end of the value only. Put quotes at both ends, or at none.")
     return name, value

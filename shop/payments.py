@@ -114,6 +114,7 @@ def _store(order_id: int, started: datetime, milliseconds: int, result: amwal.In
                 then = "; three in a row close the checkout" if call.outcome == "KeyRejected" else ""
                 flag(session, kind, call.outcome, call.detail + then, order.id)
         elif order.state is OrderState.PLACED:  # otherwise the reply is dropped: nobody has seen that invoice
+            # Only the secret's digest: enough to find the invoice by, and a leaked backup forges no callback.
             stored = Invoice(order_id=order.id, gateway_id=result.id, secret_digest=digest(result.secret))
             stored.url, stored.qr, stored.amount = result.url, qr, order.total
             session.add(stored)
@@ -141,9 +142,9 @@ def _describe(order: Order) -> str:
 
 STATUS_OF = {
     CallbackOutcome.ACCEPTED: 200,
-    CallbackOutcome.DUPLICATE: 200,
+    CallbackOutcome.DUPLICATE: 200,  # also a retry whose first 200 was lost
     CallbackOutcome.MALFORMED: 400,
-    CallbackOutcome.UNKNOWN_SECRET: 404,
+    CallbackOutcome.UNKNOWN_SECRET: 404,  # perhaps it came before its invoice was stored: the retry will match
     CallbackOutcome.OTHER_INVOICE: 409,
     CallbackOutcome.TOO_LARGE: 413,
     CallbackOutcome.TOO_MANY: 429,
@@ -187,7 +188,7 @@ def accept_callback(body: bytes, sender: str) -> CallbackOutcome:
         session.add(attempt)
         session.flush()
         _act(session, attempt)
-    log.info("callback %s: %s", attempt.outcome, attempt.reason or attempt.order_id)
+    log.info("callback %s: %s", attempt.outcome, attempt.reason or f"order {attempt.order_id}")
     return attempt.outcome
 
 

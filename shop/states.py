@@ -64,7 +64,7 @@ class Actor(StrEnum):
     OPERATOR = "operator"
     STAFF = "staff"
     COMPARISON = "comparison"
-    """Staff who saw the payment in the Amwal account, confirmed with password and note."""
+    """A member of staff who saw the payment in the Amwal account, and confirmed it with a note."""
 
     @property
     def is_person(self) -> bool:
@@ -113,8 +113,8 @@ TRANSITIONS: dict[OrderState | None, dict[OrderState, set[Actor]]] = {
 }
 """Allowed transitions: from a state (`None`: the order is being placed) to a state, with the actors allowed to make it.
 
-Only the gateway, or a comparison with the Amwal account, marks an order as paid. Staff may do so only from review,
-where a payment is already stored."""
+Only the gateway, or a comparison with the Amwal account, makes an unpaid order paid. The actor staff can make an order
+paid from review alone, where its payment is already stored."""
 
 
 class EventKind(StrEnum):

@@ -212,7 +212,8 @@ LINES = {
     "SHOP_NAME=Ali's shop": "Ali's shop",
     "SHOP_NAME=${HOME} $HOME \\n": "${HOME} $HOME \\n",
     "SHOP_NAME=": "Qahwa & Co.",
-    "SHOP_NAME=  # the default": "Qahwa & Co.",
+    "SHOP_NAME=a b #": "a b",
+    'SHOP_NAME="#1f5f53"': "#1f5f53",
     "# SHOP_NAME=commented out": "Qahwa & Co.",
 }
 
@@ -226,6 +227,7 @@ def test_row_74_a_line_of_the_file_is_a_name_and_a_value(env_file: Callable[...,
 BAD_LINES = [
     *("SHOP_CURRENCY: SAR", "SHOP NAME=x", "SHOP_CURRENCY", "=SAR", "export SHOP_CURRENCY=SAR", "SHOP-CURRENCY=SAR"),
     *('SHOP_NAME="x', "SHOP_NAME='x", "SHOP_NAME=x'", 'SHOP_NAME="x" y', "SHOP_NAME='x'y'", 'SHOP_NAME="', "[shop]"),
+    *("SHOP_ACCENT=#1f5f53", "SHOP_NAME=Tea #1", "SHOP_NAME=  # the default", "SHOP_NAME=a #b # c"),
     *("SHOP_CURRENCY\u00a0SAR", "\u200bSHOP_CURRENCY=SAR", "ЅHOP_CURRENCY=SAR", "2SHOP=x", "SHOP_NAME\x00=x"),
 ]
 

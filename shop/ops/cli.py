@@ -88,6 +88,7 @@ def serve(host: str, port: int, threads: int, no_worker: bool) -> None:
         raise click.ClickException("Debug mode is on, which is for development only. Remove FLASK_DEBUG or --debug.")
     app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
     app.extensions["amwal"].slots = BoundedSemaphore(threads // 2)
+    click.echo(f"Serving {settings.public_url} on {host}:{port}. Press Ctrl-C to stop.")
     helper = None if no_worker else WorkerProcess(app.root_path)
     try:
         server.run(app, host, port, threads, helper.keep if helper else lambda: None)
@@ -236,7 +237,7 @@ def backup_command(file: Path) -> None:
             how_to_restore = backup.save(file, progress)
         except backup.Failed as error:
             raise click.ClickException(f"There is no backup: {error}.") from None
-    click.echo(f"{file} is complete. Back up .env and instance/secret_key too: it contains no keys.\n{how_to_restore}")
+    click.echo(f"{file} is complete. It contains no keys: back up .env and instance/secret_key too.\n{how_to_restore}")
 
 
 @click.command()
