@@ -27,6 +27,8 @@ from sqlalchemy.orm import Mapped, mapped_column, relationship, validates
 
 from shop.db import Base, OpenEnum, UTCDateTime
 from shop.states import (
+    COLLECTION,
+    SHIPMENT,
     Actor,
     AttentionKind,
     CallbackOutcome,
@@ -381,6 +383,11 @@ class Order(Base):
     def may_still_be_paid(self) -> bool:
         """Whether its buyer can still pay, so that an e-mail may say where."""
         return self.state.holds_stock_unpaid or self.state is OrderState.EXPIRED
+
+    @property
+    def delivery_steps(self) -> tuple[DeliveryState, ...]:
+        """The steps of its delivery."""
+        return COLLECTION if self.is_collected else SHIPMENT
 
     @property
     def has_receipt(self) -> bool:

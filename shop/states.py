@@ -148,6 +148,11 @@ class DeliveryState(Labelled):
         return self in (DeliveryState.DELIVERED, DeliveryState.COLLECTED)
 
 
+SHIPMENT = (DeliveryState.PREPARING, DeliveryState.SHIPPED, DeliveryState.DELIVERED)
+COLLECTION = (DeliveryState.PREPARING, DeliveryState.READY, DeliveryState.COLLECTED)
+"""The steps of a delivery, when the goods are sent and when the customer collects them."""
+
+
 class PaymentSource(StrEnum):
     """The source of a payment: a callback, or staff comparing the Amwal account."""
 

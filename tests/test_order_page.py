@@ -10,7 +10,7 @@ from sqlalchemy import event
 from models import Order
 from shop import orders
 from shop.db import db, write
-from shop.states import CUSTOMER, Actor, By, OrderState
+from shop.states import COLLECTION, CUSTOMER, SHIPMENT, Actor, By, DeliveryState, OrderState
 from tests.conftest import CheckingClient, OrderFactory, rows, set_stock
 from tests.pages import Page, heading
 
@@ -99,6 +99,22 @@ def test_paid(buyer: CheckingClient, placed: Any, order: OrderFactory) -> None:
     receipt = buyer.get(path(placed, "/receipt"))
     assert receipt.status_code == 200
     assert "12 Olive Street" in receipt.text
+
+
+@pytest.mark.parametrize("collected", [True, False])
+@pytest.mark.parametrize("state", DeliveryState)
+def test_every_state_of_a_delivery_has_its_page(
+    buyer: CheckingClient, placed: Any, order: OrderFactory, state: DeliveryState, collected: bool
+) -> None:
+    """The steps are those of its kind; a state of the other kind fails no page."""
+    order.pay(placed)
+    with write() as session:
+        stored = orders.lock(session, placed.id)
+        assert stored.delivery is not None
+        stored.is_collected, stored.delivery.state = collected, state
+    page = buyer.get(path(placed)).text
+    for step in DeliveryState:
+        assert (f">{step.label}</li>" in page) == (step in (COLLECTION if collected else SHIPMENT))
 
 
 def test_expired_and_held_again(buyer: CheckingClient, placed: Any, order: OrderFactory) -> None:
