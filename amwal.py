@@ -367,7 +367,10 @@ class _UntilDeadline(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int | None:
-        self._sock.settimeout(max(self._until - time.monotonic(), 0.001))
+        left = self._until - time.monotonic()
+        if left <= 0:  # bytes that are there already would never time out
+            raise TimeoutError("the reply took too long")
+        self._sock.settimeout(left)
         read: int | None = self._raw.readinto(buffer)
         return read
 

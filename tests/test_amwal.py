@@ -365,6 +365,43 @@ def test_a_drip_ends_at_the_deadline(bad_gateway: Gateway, before: bytes, monkey
     assert time.monotonic() - started < 2
 
 
+def flood(before: bytes, again: bytes) -> Behaviour:
+    """Send a beginning, then bytes that say nothing, without a pause."""
+
+    def behave(connection: socket.socket, _: bytes) -> None:
+        connection.sendall(before)
+        until = time.monotonic() + 20
+        while time.monotonic() < until:
+            connection.sendall(again)
+
+    return behave
+
+
+NOTHING = gzip.compress(b"") * 100
+FLOODS = {
+    "empty gzip members": (b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\n", NOTHING),
+    "empty gzip members in chunks": (
+        b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n",
+        f"{len(NOTHING):x}\r\n".encode() + NOTHING + b"\r\n",
+    ),
+    "100 Continue": (b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 100),
+    "trailers": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n", b"X: y\r\n" * 100),
+}
+
+
+@pytest.mark.parametrize("kind", FLOODS)
+def test_a_flood_that_says_nothing_ends_at_the_deadline(
+    bad_gateway: Gateway, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its bytes are always there, so no wait for the next one ever times out."""
+    monkeypatch.setattr(amwal, "DEADLINE", 0.7)
+    bad_gateway.behaviours = [flood(*FLOODS[kind])]
+    started = time.monotonic()
+    with pytest.raises(amwal.AmwalError):
+        ask(bad_gateway.client())
+    assert time.monotonic() - started < 2
+
+
 @pytest.mark.parametrize("body", [b"x" * 300_000, gzip.compress(b"x" * 50_000_000)], ids=["huge", "compressed bomb"])
 def test_a_reply_over_256_kib_is_not_read_on(bad_gateway: Gateway, body: bytes) -> None:
     headers = ["Content-Encoding: gzip"] if body.startswith(b"\x1f\x8b") else []
