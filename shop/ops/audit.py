@@ -212,7 +212,7 @@ WRONGLY_HELD = f"""
     ) AS held GROUP BY order_id, product_id HAVING sum(units) <> 0"""  # noqa: S608
 
 HELD_FOR_NO_ORDER = """
-    SELECT id FROM stock_movement WHERE id BETWEEN :first AND :last AND reason IN ('reserved', 'returned')
+    SELECT id FROM stock_movement WHERE id BETWEEN :first AND :last AND reason NOT IN ('intake', 'corrected')
     AND NOT EXISTS (SELECT 1 FROM orders WHERE orders.id = order_id)"""
 
 WRONG_TOTALS = """
@@ -238,7 +238,7 @@ JUMPS = """
     ) AS change WHERE coalesce(from_state, '') <> coalesce(reached, '')"""
 
 STRAYED = """
-    SELECT id FROM orders WHERE id BETWEEN :first AND :last AND state <> coalesce((
+    SELECT id FROM orders WHERE id BETWEEN :first AND :last AND coalesce(state, '') <> coalesce((
         SELECT to_state FROM order_event WHERE order_id = orders.id AND kind = 'state_changed'
         ORDER BY seq DESC LIMIT 1), '')"""
 
