@@ -288,7 +288,7 @@ def load(given: Mapping[str, str] | None = None) -> Settings:
             first line of `.env` that can't be read.
     """
     if given is None:
-        from_file = read_env_file(Path(os.environ.get("DUKKAN_DOTENV", ROOT / ".env")))
+        from_file = read_env_file(Path(os.environ.get("DUKKAN_DOTENV") or ROOT / ".env"))
         _refuse_misspelt(from_file, every=True)
         _refuse_misspelt(os.environ, every=False)
         # An empty variable is one that isn't given: some hosts set all that they know of.
@@ -333,7 +333,7 @@ def read_env_file(file: Path) -> dict[str, str]:
 
 def _read_env_line(place: str, line: str) -> tuple[str, str]:
     parts = re.fullmatch(r"\s*([A-Za-z_][A-Za-z0-9_]*)\s*=\s*(.*?)\s*", line)
-    if not parts:
+    if not parts or re.search(r"[\x00-\x08\x0a-\x1f\x7f]", line.strip()):
         raise SettingError(f"{place}: write NAME=value, such as SHOP_CURRENCY=SAR.")
     name, written = parts.groups()
     quoted = re.fullmatch(r"""(["'])((?:(?!\1).)*)\1(\s+#.*)?""", written)

@@ -228,7 +228,14 @@ BAD_LINES = [
     *("SHOP_CURRENCY: SAR", "SHOP NAME=x", "SHOP_CURRENCY", "=SAR", "export SHOP_CURRENCY=SAR", "SHOP-CURRENCY=SAR"),
     *('SHOP_NAME="x', "SHOP_NAME='x", "SHOP_NAME=x'", 'SHOP_NAME="x" y', "SHOP_NAME='x'y'", 'SHOP_NAME="', "[shop]"),
     *("SHOP_ACCENT=#1f5f53", "SHOP_NAME=Tea #1", "SHOP_NAME=  # the default", "SHOP_NAME=a #b # c"),
-    *("SHOP_CURRENCY\u00a0SAR", "\u200bSHOP_CURRENCY=SAR", "ЅHOP_CURRENCY=SAR", "2SHOP=x", "SHOP_NAME\x00=x"),
+    *(
+        "SHOP_CURRENCY\u00a0SAR",
+        "\u200bSHOP_CURRENCY=SAR",
+        "ЅHOP_CURRENCY=SAR",
+        "2SHOP=x",
+        "SHOP_NAME\x00=x",
+        "SHOP_NAME=a\rSHOP_ACCENT=b",
+    ),
 ]
 
 
