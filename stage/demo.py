@@ -21,6 +21,8 @@ END_SECONDS = 20
 WATCH_SECONDS = 1.0
 SPEED = 60
 """Speed-up of callback retries in the sandbox: the documented three days take 72 minutes."""
+OWN_FILES = ("shop.db*", "sandbox.db*", "mail/*.eml", "sandbox-mail/*.eml", "*.log")
+"""What a demo writes into its folder, which may hold somebody's other files."""
 
 
 class StageError(Exception):
@@ -141,6 +143,8 @@ class Demo:
                 f"a demo seems to be running already, at {before.split()[0]}. Stop it, or choose another --folder."
             )
         here = f"{self.shop_url} {self.sandbox_url}"
+        if not before and (self.folder / "shop.db").exists():
+            raise StageError(f"{self._short(self.folder)} holds a shop that is no demo. Choose another --folder.")
         if before and before != here:
             self._set_aside("The address has changed since the last demo, so this one starts without orders.")
         elif fresh:
@@ -153,8 +157,10 @@ class Demo:
     def _set_aside(self, why: str) -> None:
         """Move the last demo's databases, e-mails and logs to a folder next to this one."""
         aside = self.folder.with_name(f"{self.folder.name}-{time.strftime('%Y-%m-%d-%H%M%S')}")
+        while aside.exists():
+            aside = aside.with_name(f"{aside.name}-again")
         # Only our own files: the folder may contain others.
-        own = [path for pattern in ("*.db*", "*mail/*.eml", "*.log") for path in self.folder.glob(pattern)]
+        own = [path for pattern in OWN_FILES for path in self.folder.glob(pattern)]
         for path in own:
             target = aside / path.relative_to(self.folder)
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -165,7 +171,7 @@ class Demo:
     def _can_be_upgraded(self) -> bool:
         """Return whether the database is empty or has a known migration revision."""
         try:
-            with closing(sqlite3.connect(f"file:{self.folder / 'shop.db'}?mode=ro", uri=True)) as database:
+            with closing(sqlite3.connect(f"{(self.folder / 'shop.db').as_uri()}?mode=ro", uri=True)) as database:
                 found = {revision for (revision,) in database.execute("SELECT version_num FROM alembic_version")}
         except sqlite3.Error:  # no file or no tables yet
             return True

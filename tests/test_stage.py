@@ -148,6 +148,26 @@ def test_two_demos_in_one_folder_are_refused(tmp_path: Path, said: list[str], mo
     assert (tmp_path / "shop.db").exists()
 
 
+def test_a_folder_with_another_shops_database_is_refused(tmp_path: Path, said: list[str]) -> None:
+    (tmp_path / "shop.db").touch()
+    for fresh in (False, True):
+        with pytest.raises(StageError, match="holds a shop that is no demo"):
+            new_demo(tmp_path, said)._prepare_folder(fresh=fresh)
+    assert [path.name for path in tmp_path.iterdir()] == ["shop.db"]
+
+
+def test_demos_set_aside_in_the_same_second_are_all_kept(
+    tmp_path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo.time, "strftime", lambda _format: "same-second")
+    folder = tmp_path / "demo"
+    for content in ("first", "second", "third"):
+        new_demo(folder, said)._prepare_folder(fresh=True)
+        (folder / "shop.db").write_text(content)
+    new_demo(folder, said)._prepare_folder(fresh=True)
+    assert {path.read_text() for path in tmp_path.glob("demo-*/shop.db")} == {"first", "second", "third"}
+
+
 def test_a_fresh_start_keeps_unrelated_files(tmp_path: Path, said: list[str]) -> None:
     new_demo(tmp_path, said)._prepare_folder(fresh=False)
     (tmp_path / "thesis.txt").touch()
