@@ -99,7 +99,7 @@ class Shop(Base):
     """When a backup was restored, and when the payments since then were compared with the gateway's account."""
     compared_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
     next_order_id: Mapped[int] = mapped_column(default=1, server_default="1")
-    """Order ids are assigned from here: after a restore, the database would assign some a second time."""
+    """Order ids are assigned from here, not by the database, so that a restore can leave a gap for lost ones."""
     catalogue_version: Mapped[int] = mapped_column(default=0, server_default="0")
     """Counts changes of what the catalogue shows."""
 

@@ -6,7 +6,7 @@ the write lock. So reads use an autocommit engine that can't write, and each wri
 On PostgreSQL, writers run concurrently at READ COMMITTED. That is enough because no decision depends on a row read
 without a lock: rows are read under a lock, which returns their newest version; stock is taken by a conditional UPDATE,
 which checks the newest version too; and what may exist only once has a unique constraint. Locks are taken in the same
-order everywhere: order, basket, network, the shop's row, products by id, attention items. If PostgreSQL finds a
+order everywhere: order, basket, network, products by id, the shop's row, attention items. If PostgreSQL finds a
 deadlock all the same, one of the two transactions fails as after a lock timeout: with a 503, and nothing written.
 """
 

@@ -92,7 +92,8 @@ def place(quote: Quote, contact: Mapping[str, str], delivery: str, locale: str, 
         lines = [_product_line(item.product, item.quantity) for item in basket.items]
         lines.append(OrderLine(kind=LineKind.DELIVERY, name=method.name, quantity=1, price=charge))
         of_basket = {"basket_id": basket.id, "basket_version": basket.version, "is_collected": method.is_collection}
-        order_id = _next_id(session)
+        stock.lock(session, [item.product_id for item in basket.items])
+        order_id = _next_id(session)  # no waiting from here on: all other checkouts wait for this one
         order = _new_order(lines, contact, id=order_id, locale=locale, network=buyer.network, **of_basket)
         session.add(order)
         session.flush()
@@ -217,7 +218,7 @@ def _event(order: Order, seq: int, kind: EventKind, by: By, detail: str = "", **
 
 
 def _next_id(session: Session) -> int:
-    """Take the next order id. This locks the shop's row until the commit, so it comes late in the transaction."""
+    """Take the next order id. This locks the shop's row until the commit, so it comes after all other locks."""
     following = update(Shop).values(next_order_id=Shop.next_order_id + 1).returning(Shop.next_order_id)
     return session.execute(following).scalar_one() - 1
 

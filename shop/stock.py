@@ -1,13 +1,20 @@
 """Stock: reserved and returned by conditional UPDATE, each time with a row in the ledger."""
 
+from collections.abc import Iterable
 from typing import Any, cast
 
-from sqlalchemy import CursorResult, update
+from sqlalchemy import CursorResult, select, update
 from sqlalchemy.orm import Session
 
 from models import Order, OrderLine, Product, StockMovement
 from shop.refusals import SoldOut
 from shop.states import StockReason
+
+
+def lock(session: Session, product_ids: Iterable[int]) -> None:
+    """Lock products until the transaction ends, in id order as everywhere."""
+    products = select(Product.id).where(Product.id.in_(product_ids)).order_by(Product.id)
+    session.execute(products.with_for_update(key_share=True))
 
 
 def take(session: Session, order: Order) -> None:
