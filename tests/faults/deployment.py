@@ -30,6 +30,8 @@ class Process:
         """Start it; its errors go to a log in `folder`."""
         self.name = name
         self.lives: list[int] = []
+        self.warm = threading.Event()
+        """Set at the first life: only before it, the program buys something and cancels."""
         self.said: list[str] = []
         self.process = start(*command, errors=folder / f"{name}.log", **environment)
         threading.Thread(target=self._read, daemon=True).start()
@@ -39,6 +41,7 @@ class Process:
         for line in self.process.stdout:
             if line.strip().isdigit():
                 self.lives.append(int(line))
+                self.warm.set()
             else:
                 self.said.append(line)
 
@@ -106,11 +109,13 @@ class Deployment:
         self.shop += [
             Process(start, f"worker-{n}", [*prefork, "worker"], folder, **self.settings) for n in range(1, workers + 1)
         ]
+        for process in self.shop:
+            assert process.warm.wait(60), f"{process.name} did not start"
         for url in self.webs:
             wait_for(f"{url}/healthz")
 
     def supply(self, units: int) -> int:
-        """Put so many units of each product on the shelf; return how many there are in all."""
+        """Put so many units of each product on the shelf; return how many there are in all. Nobody may be buying."""
         with self.app.app_context(), write() as session:
             products = session.query(Product).filter_by(active=True).order_by(Product.id).all()
             for product in products:
