@@ -28,7 +28,7 @@ BATCH = 20  # messages between two looks at the reservations
 ALERT_AFTER = 5  # failed attempts before the message is flagged
 DIGEST_EVERY = timedelta(hours=1)
 CALLBACK_EXPECTED_WITHIN = timedelta(minutes=15)
-MISSES_KEPT = 10_000  # callbacks with an unknown secret, and for how long; all others are kept for good
+MISSES_KEPT = 10_000  # callbacks without a known secret, and for how long; all others are kept for good
 MISSES_KEPT_FOR = timedelta(days=7)
 
 
@@ -51,7 +51,7 @@ def tick(stop: threading.Event | None = None) -> None:
         try:
             orders.expire(order_id)
         except SQLAlchemyError:  # one order's error must not keep the others from expiring
-            log.exception("order %s could not be expired; the next round tries again", order_id)
+            log.exception("the order with id %s could not be expired; the next round tries again", order_id)
     _notice_possibly_paid()
     _queue_digest()
     for _ in range(BATCH):
@@ -172,7 +172,7 @@ def _do_hourly() -> None:
 
 
 def forget_misses() -> None:
-    """Delete old callbacks with an unknown secret: anyone can send them, and they must not fill the disk."""
+    """Delete old callbacks without a known secret: anyone can send them, and they must not fill the disk."""
     misses = [outcome for outcome in CallbackOutcome if outcome.is_miss]
     ids = select(CallbackAttempt.id).where(CallbackAttempt.outcome.in_(misses))
     newest_to_go = db.session.scalar(ids.order_by(CallbackAttempt.id.desc()).offset(MISSES_KEPT).limit(1))

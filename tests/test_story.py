@@ -51,5 +51,6 @@ def test_a_purchase(start: Start, tmp_path: Path) -> None:
     again = {"case": "duplicate", "invoice": pay_here.rpartition("/")[2]}
     sent = requests.post(f"{gateway}/trouble", json=again, timeout=30).json()["sent"]
     assert {one["answer"] for one in sent} == {"200"}
+    time.sleep(3)  # the worker looks every second
     assert sara.get(f"{order}/receipt").status_code == 200
     assert len(list(mails.glob("mail-receipt-*.eml"))) == 1

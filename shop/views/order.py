@@ -34,7 +34,8 @@ bp = Blueprint("order", __name__, url_prefix=Order.PATH)
 def show(token: str) -> ResponseReturnValue:
     """Show the order: its payment page and its status page in one.
 
-    `?returned=` marks a browser that comes back from the gateway; it changes neither payment nor order.
+    `?returned=success` marks a browser that comes back from the payment page. It proves no payment; the first one
+    extends the reservation: see `orders.record_return`. `?returned=cancel` changes nothing.
     """
     order = order_or_404(token)
     returned = request.args.get("returned")
