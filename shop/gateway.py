@@ -28,7 +28,8 @@ def current_gateway() -> Gateway:
     return gateway
 
 
-KEY_VERDICTS = ("ok", "KeyRejected", "reopened")
+KEY_REJECTED = amwal.KeyRejected.__name__
+KEY_VERDICTS = ("ok", KEY_REJECTED, "reopened")
 """Outcomes in the log of calls that say something about the API key. A gateway that doesn't answer says nothing."""
 
 
@@ -39,7 +40,7 @@ def checkout_is_closed() -> bool:
     by `reopen_checkout`.
     """
     verdicts = select(GatewayCall.outcome).where(GatewayCall.outcome.in_(KEY_VERDICTS))
-    return list(db.session.scalars(verdicts.order_by(GatewayCall.id.desc()).limit(3))) == ["KeyRejected"] * 3
+    return list(db.session.scalars(verdicts.order_by(GatewayCall.id.desc()).limit(3))) == [KEY_REJECTED] * 3
 
 
 def reopen_checkout(who: str) -> None:
