@@ -7,9 +7,9 @@
     callback = parse_callback(body)  # in the view of your callback URL
     # Find the order by the SHA-256 of callback.secret. Store the payment, and answer 200 after the commit.
 
-Copy this file anywhere: it imports nothing of this shop, only `requests`. It blocks for up to `DEADLINE` seconds; in
-async code run it in a thread: `await asyncio.to_thread(client.create_invoice, …)`. "Protocol: …" names a section of
-Dukkan's docs/protocol.md. What can go wrong is one family:
+Copy this file anywhere: it imports nothing of this shop, only `requests` (2.32.2 or newer) and its `urllib3`. It
+blocks for about `DEADLINE` seconds at most; in async code run it in a thread: `await asyncio.to_thread(…)`.
+"Protocol: …" names a section of Dukkan's docs/protocol.md. What can go wrong is one family:
 
     AmwalError
     ├── Unavailable     no answer, or one that asks to come back later; a later try can succeed
@@ -121,8 +121,8 @@ class Client:
             cancel_url: where it goes after cancelling.
 
         Raises:
-            AmwalError: one of the family above, after `DEADLINE` seconds at the latest. (The system's look-up of the
-                gateway's addresses isn't counted, nor `CONNECT_TIMEOUT` for each address but the first that is dead.)
+            AmwalError: one of the family above, after `DEADLINE` seconds at the latest. (DNS resolution isn't counted.
+                If the host has several addresses, each further one that is dead can add `CONNECT_TIMEOUT`.)
         """
         reply = self.put_invoice(
             amount=amount, header=header, description=description, success_url=success_url, cancel_url=cancel_url
@@ -339,6 +339,10 @@ class _Session(requests.Session):
 
     def get_redirect_target(self, resp: requests.Response) -> None:
         return None
+
+
+if not hasattr(HTTPAdapter, "get_connection_with_tls_context"):
+    raise ImportError("amwal.py needs requests 2.32.2 or newer: before, replies would have no deadline")
 
 
 class _Adapter(HTTPAdapter):

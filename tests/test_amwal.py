@@ -4,6 +4,8 @@ import base64
 import gzip
 import json
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +18,7 @@ from hypothesis import strategies as st
 
 import amwal
 from shop.payments import draw_qr
+from tests.children import ROOT
 
 ORIGINS = {"https://amwal.exchange"}
 PNG = draw_qr("https://amwal.exchange/en/invoice/65448ddef4924a5dd1b241a9")
@@ -429,3 +432,9 @@ def test_one_connection_serves_several_invoices(gateway: Any) -> None:
     assert len(ids) == 5
     [pool] = client._session.get_adapter("http://").poolmanager.pools._container.values()  # type: ignore[attr-defined]
     assert pool.num_connections == 1
+
+
+def test_a_requests_library_without_deadlines_is_refused() -> None:
+    code = "from requests.adapters import HTTPAdapter as A; del A.get_connection_with_tls_context; import amwal"
+    ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert "ImportError: amwal.py needs requests 2.32.2 or newer" in ran.stderr
