@@ -1,7 +1,7 @@
 """Payments: request the invoice and store it; decide what a callback means.
 
 The third of the five files of the payment flow. Only `request_invoice` makes HTTP requests, with no transaction open.
-What the gateway replies, and what it calls back with, is stored in one transaction before it is shown or answered.
+A reply is committed before the customer sees it, and a callback before it is answered.
 """
 
 import logging
@@ -54,7 +54,7 @@ def request_invoice(order_id: int) -> None:
     """
     gateway = current_gateway()
     if not gateway.slots.acquire(blocking=False):
-        log.warning("all slots for gateway requests are taken; order %s has no invoice yet", order_id)
+        log.warning("all slots for gateway requests are taken; the order with id %s has no invoice yet", order_id)
         return
     try:
         order = _claim(order_id)
@@ -77,15 +77,15 @@ def _claim(order_id: int) -> Order | None:
 
 
 def _ask(client: amwal.Client, order: Order) -> None:
-    page = f"{settings.public_url}{order.path}"
+    order_url = f"{settings.public_url}{order.path}"
     started, clock = now(), time.monotonic()
     try:
         result: amwal.Invoice | amwal.AmwalError = client.create_invoice(
             amount=to_decimal(order.total, order.currency),
             header=f"{order.number} · {settings.shop_name}",
             description=_describe(order),
-            success_url=f"{page}?returned=success",
-            cancel_url=f"{page}?returned=cancel",
+            success_url=f"{order_url}?returned=success",
+            cancel_url=f"{order_url}?returned=cancel",
         )
     except amwal.AmwalError as error:
         result = error
@@ -111,7 +111,7 @@ def _store(order_id: int, started: datetime, milliseconds: int, result: amwal.In
             if not result.retryable:
                 bad_reply = isinstance(result, amwal.BadReply)
                 kind = AttentionKind.GATEWAY_REPLY if bad_reply else AttentionKind.GATEWAY_REFUSED
-                then = "; three in a row close the checkout" if call.outcome == "KeyRejected" else ""
+                then = "; three in a row close the checkout" if isinstance(result, amwal.KeyRejected) else ""
                 flag(session, kind, call.outcome, call.detail + then, order.id)
         elif order.state is OrderState.PLACED:  # otherwise the reply is dropped: nobody has seen that invoice
             # Only the secret's digest: enough to find the invoice by, and a leaked backup forges no callback.
@@ -188,7 +188,7 @@ def accept_callback(body: bytes, sender: str) -> CallbackOutcome:
         session.add(attempt)
         session.flush()
         _act(session, attempt)
-    log.info("callback %s: %s", attempt.outcome, attempt.reason or f"order {attempt.order_id}")
+    log.info("callback %s: %s", attempt.outcome, attempt.reason or f"order {attempt.order and attempt.order.number}")
     return attempt.outcome
 
 
@@ -262,7 +262,7 @@ def lock_by_invoice(session: Session, which: ColumnElement[bool]) -> Order | Non
 
 
 def _flag_misses(session: Session, attempt: CallbackAttempt, skipped: int) -> None:
-    """Flag unknown secrets: this one, and those that were counted without being recorded."""
+    """Flag callbacks without a known secret: this one, and those that were only counted."""
     times = skipped + (attempt.outcome is CallbackOutcome.UNKNOWN_SECRET)
     if times:
         flag(session, AttentionKind.UNKNOWN_SECRET, "callback", f"last from {attempt.sender}", times=times)
@@ -311,8 +311,8 @@ def _review(session: Session, order: Order, kind: AttentionKind, by: By) -> None
 
 
 def redact(body: bytes) -> str:
-    """Cut a body for the inbox and remove everything that could be a secret, whatever the body's shape."""
+    """Cut a body for the inbox. Remove UUIDs (the gateway's secrets are UUIDs) and the values of fields `secret`."""
     text = body[:4000].decode("utf-8", "replace").replace("\x00", "�")
-    text = re.sub(r'("secret"\s*:\s*)("(?:[^"\\]|\\.)*"?|[^,}\]]*)', r'\1"…"', text)
+    text = re.sub(r"""(?i)(secret["']?\s*[:=]\s*)("(?:[^"\\]|\\.)*"?|'[^']*'?|[^,}\]&]*)""", r'\1"…"', text)
     text = re.sub(r"[0-9a-fA-F]{8}-?(?:[0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12}", "…", text)
     return text[:500]

@@ -239,6 +239,23 @@ def test_row_11_what_cannot_be_read_is_refused_and_recorded_without_its_secret(
     assert not rows(Payment)
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"Secret": "plain-text"}',
+        b"{'secret': 'plain-text'}",
+        b"secret=plain-text&invoiceId=1",
+        b"secret: plain-text",
+        b'{"secret": "plain-text',
+    ],
+)
+def test_row_11_a_secret_that_is_no_uuid_is_not_stored_either(client: CheckingClient, body: bytes) -> None:
+    assert post(client, body) == 400
+    [attempt] = rows(CallbackAttempt)
+    assert "secret" in attempt.body.lower()
+    assert "plain" not in attempt.body
+
+
 @pytest.mark.parametrize("size", [8192, 1_000_000])
 def test_row_12_a_body_over_8_kib_is_refused(client: CheckingClient, order: OrderFactory, size: int) -> None:
     waiting = order.awaiting()
