@@ -1,4 +1,4 @@
-"""Orders: place, cancel, expire, resume, and the one function that changes their state.
+"""Orders: place, cancel, expire, resume, record a return, and the one function that changes their state.
 
 The second of the five files of the payment flow. Each rule is one `write()` transaction without HTTP: an order is
 committed before the gateway is asked for its invoice.
@@ -93,7 +93,7 @@ def place(quote: Quote, contact: Mapping[str, str], delivery: str, locale: str, 
         lines.append(OrderLine(kind=LineKind.DELIVERY, name=method.name, quantity=1, price=charge))
         of_basket = {"basket_id": basket.id, "basket_version": basket.version, "is_collected": method.is_collection}
         stock.lock(session, [item.product_id for item in basket.items])
-        order_id = _next_id(session)  # no waiting from here on: all other checkouts wait for this one
+        order_id = _next_id(session)  # until the commit, all other checkouts wait for this one
         order = _new_order(lines, contact, id=order_id, locale=locale, network=buyer.network, **of_basket)
         session.add(order)
         session.flush()
@@ -150,6 +150,7 @@ def record_return(order_id: int) -> None:
 
     This proves no payment. But the buyer believes they have paid: the page doesn't ask again, and the worker flags the
     order if no callback comes. Blockchains confirm slowly, so the first return extends the reservation, once.
+    `views.order.show` calls this.
     """
     with write() as session:
         order = lock(session, order_id)

@@ -77,6 +77,32 @@ def test_row_35_submitted_from_two_tabs_at_once_it_is_one_order(app: Flask, clie
     assert len(rows(GatewayCall)) == 1
 
 
+@pytest.mark.parametrize("correction", [{"address": "99 Corrected Road"}, {"delivery": "express"}], ids=str)
+def test_row_35_submitted_again_with_corrections_it_says_that_the_order_is_placed(
+    client: CheckingClient, correction: dict[str, str]
+) -> None:
+    client.fill_basket()
+    form = client.checkout_form()
+    client.post("/checkout", data=form)
+    same = client.post("/checkout", data=form, follow_redirects=True)
+    corrected = client.post("/checkout", data=form | correction, follow_redirects=True)
+    assert "This order was already placed" not in same.text
+    assert "This order was already placed" in corrected.text
+    [order] = rows(Order)
+    assert order.address == form["address"]
+
+
+def test_row_35_a_tab_with_an_older_basket_reads_why_it_is_refused(client: CheckingClient) -> None:
+    client.fill_basket()
+    older = client.checkout_form()
+    client.fill_basket()
+    assert client.post("/checkout", data=client.checkout_form()).status_code == 303
+    refused = client.post("/checkout", data=older, follow_redirects=True)
+    assert refused.request.path == "/basket"
+    assert "Your basket has changed." in refused.text
+    assert len(rows(Order)) == 1
+
+
 def test_row_36_the_last_one_goes_to_one_of_fifty(app: Flask) -> None:
     set_stock("finjan-set", 1)
     buyers = [app.test_client() for _ in range(50)]

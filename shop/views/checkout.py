@@ -2,15 +2,16 @@
 
 The first of the five files of the payment flow. `orders.place` commits the order (place transaction, T1);
 `payments.request_invoice` requests an invoice from the gateway (PUT) and stores it (invoice transaction, T2); the
-browser is redirected to the order's page.
+browser is redirected to the order's page (`views/order.py`), which shows the invoice's link and QR code.
 """
 
-from flask import Blueprint, redirect, render_template, url_for
+from flask import Blueprint, flash, redirect, render_template, url_for
 from flask.typing import ResponseReturnValue
 from flask_babel import get_locale
+from flask_babel import gettext as _
 from sqlalchemy import select
 
-from models import Basket, DeliveryMethod, localized
+from models import Basket, DeliveryMethod, Order, localized
 from shop import baskets, gateway, orders, payments, refusals
 from shop.db import db
 from shop.views import browser
@@ -38,7 +39,8 @@ def form() -> ResponseReturnValue:
 def submit() -> ResponseReturnValue:
     """Place the order, request its invoice and redirect to the order's page.
 
-    A repeated submit (double click, second tab, back button) leads to the same order: see `orders.Quote`.
+    A repeated submit (double click, second tab, back button) leads to the same order, with the details sent first: see
+    `orders.place`. Corrected details are not stored, and the customer is told.
     """
     sent = CheckoutForm()
     try:
@@ -49,15 +51,26 @@ def submit() -> ResponseReturnValue:
         order = orders.place(quote, sent.contact(), sent.delivery.data, str(get_locale()), browser.buyer())
     except refusals.Refusal as refused:
         return _page(sent, refused, status=422)
+    if order.total != quote.totals[sent.delivery.data] or _differs(order, sent.contact()):
+        flash(
+            _("This order was already placed, as shown here. Before paying, you can cancel it and check out again."),
+            "error",
+        )
     browser.keep_order(order)
     payments.request_invoice(order.id)
     return redirect(url_for("order.show", token=order.token), 303)
+
+
+def _differs(order: Order, contact: dict[str, str]) -> bool:
+    return any(getattr(order, name) != value for name, value in contact.items())
 
 
 def _page(sent: CheckoutForm, refused: refusals.Refusal | None = None, status: int = 200) -> ResponseReturnValue:
     """Render the form for the current basket, with the typed values and their errors."""
     basket = baskets.find(browser.basket_token())
     if basket is None or not basket.items:
+        if refused:
+            flash(str(refused.message), "error")
         return redirect(url_for("basket.show"), 303)
     options = _delivery_methods(basket)
     totals = {option.slug: basket.goods + charge for option, charge in options}
