@@ -37,6 +37,7 @@ import zlib
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from decimal import Decimal
+from http.cookiejar import DefaultCookiePolicy
 from typing import Any, NoReturn
 from urllib.parse import unquote, urlsplit
 
@@ -271,7 +272,7 @@ def _read_json(content: bytes, error: type[BadReply] | type[BadCallback]) -> Any
             content.decode(), parse_constant=no_constants, parse_float=Decimal, object_pairs_hook=no_duplicates
         )
         json.dumps(value, default=str, ensure_ascii=False).encode()  # refuses lone surrogates wherever they stand
-    except (ValueError, RecursionError):  # UnicodeError and JSONDecodeError are ValueErrors
+    except (ValueError, ArithmeticError, RecursionError):  # such as JSONDecodeError, an exponent of 20 digits, nesting
         raise error("no clean JSON") from None
     return value
 
@@ -292,6 +293,8 @@ def _put(session: requests.Session, url: str, body: bytes, until: float) -> byte
     try:
         with session.put(url, data=body, timeout=timeout, allow_redirects=False, stream=True) as response:
             _check_status(response)
+            if "," in response.headers.get("Content-Encoding", ""):  # within another, a bomb can outlast any deadline
+                raise BadReply("the reply is compressed twice")
             return _read_capped(response)
     except (requests.exceptions.SSLError, requests.exceptions.InvalidURL) as error:
         raise BadReply(f"no safe connection to the gateway ({type(error).__name__})") from error
@@ -329,6 +332,7 @@ def _session() -> requests.Session:
     session = _Session()
     # Environment variables must not reroute our requests or replace the certificates that we trust.
     session.trust_env = False
+    session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))  # kept, they would make requests ever larger
     for scheme in ("https://", "http://"):
         session.mount(scheme, _Adapter(pool_maxsize=16))
     return session
@@ -356,10 +360,20 @@ class _Reply(http.client.HTTPResponse):
     """A reply whose timeout is for all of it. Usually a timeout is for the next byte, so a gateway that drips a byte a
     second would hold a thread for days. (urllib3 sets the socket's timeout to what is left of `total`.)"""
 
+    headers: Any
+    msg: Any
+
     def __init__(self, sock: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
         self.fp.close()
         self.fp = io.BufferedReader(_UntilDeadline(sock))
+
+    def begin(self) -> None:
+        super().begin()
+        while 100 < self.status < 200:  # 103 Early Hints, say. Left unread, the reply would be the next request's
+            self.headers = self.msg = None
+            super().begin()
+        self.will_close = self.will_close or self.status != 200
 
 
 class _UntilDeadline(io.RawIOBase):

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from decimal import Decimal
 from typing import Any
@@ -417,6 +418,49 @@ def test_broken_compression_is_a_bad_reply(bad_gateway: Gateway) -> None:
     bad_gateway.behaviours = [answer("200 OK", b"no gzip", "Content-Encoding: gzip")]
     with pytest.raises(amwal.BadReply):
         ask(bad_gateway.client())
+
+
+@pytest.mark.parametrize("number", ["1e9999999999999999999", "-1E+99999999999999999999", "1e-9999999999999999999"])
+def test_a_number_too_large_for_a_decimal_is_a_bad_reply(bad_gateway: Gateway, number: str) -> None:
+    bad_gateway.behaviours = [answer("200 OK", f'{{"err": {number}}}'.encode())]
+    with pytest.raises(amwal.BadReply):
+        ask(bad_gateway.client())
+
+
+@pytest.mark.parametrize("headers", [["deflate, deflate, deflate"], ["deflate"] * 3], ids=["one line", "three lines"])
+def test_a_reply_compressed_twice_is_not_unpacked(bad_gateway: Gateway, headers: list[str]) -> None:
+    """579 bytes, which unpack to 100 MB of blocks with nothing in them: the library would not come back for minutes."""
+    bomb = zlib.compressobj(9)
+    empty = b"".join(
+        [bomb.compress(b"x\x9c"), *(bomb.compress(b"\0\0\0\xff\xff" * 200_000) for _ in range(100)), bomb.flush()]
+    )
+    body = zlib.compress(empty, 9)
+    bad_gateway.behaviours = [answer("200 OK", body, *(f"Content-Encoding: {header}" for header in headers))]
+    started = time.monotonic()
+    with pytest.raises(amwal.BadReply, match="compressed twice"):
+        ask(bad_gateway.client())
+    assert time.monotonic() - started < 1
+
+
+@pytest.mark.parametrize("status", ["102 Processing", "103 Early Hints"])
+def test_an_interim_reply_is_not_taken_for_the_reply(bad_gateway: Gateway, status: str) -> None:
+    """Taken for it, each reply would go to the request after its own: one order would get another's invoice."""
+
+    def behave(connection: socket.socket, request: bytes) -> None:
+        connection.sendall(f"HTTP/1.1 {status}\r\nLink: </style.css>\r\n\r\n".encode() * 2)
+        time.sleep(0.1)
+        answer("200 OK", reply())(connection, request)
+
+    bad_gateway.behaviours = [behave]
+    assert ask(bad_gateway.client()).id == DATA["invoiceId"]
+    assert len(bad_gateway.requests) == 1
+
+
+def test_cookies_are_not_kept(bad_gateway: Gateway) -> None:
+    bad_gateway.behaviours = [answer("200 OK", reply(), "Set-Cookie: a=b; Path=/")]
+    client = bad_gateway.client()
+    assert [ask(client).id, ask(client).id] == [DATA["invoiceId"]] * 2
+    assert not any(b"cookie" in request.lower() for request in bad_gateway.requests)
 
 
 def test_the_environment_cannot_reroute_requests(bad_gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -213,6 +213,7 @@ MALFORMED = {
     "lone surrogate elsewhere": b'{"secret": "S", "paymentSessionId": "\\udfff"}',
     "non-ASCII secret": '{"secret": "سر"}'.encode(),
     "NaN": b'{"secret": "S", "amount": NaN}',
+    "an exponent of 19 digits": b'{"secret": "S", "amount": 1e9999999999999999999}',
     "infinity": b'{"secret": "S", "amount": -Infinity}',
     "duplicate keys": b'{"secret": "S", "secret": "S"}',
     "missing secret": b'{"invoiceId": "65448ddef4924a5dd1b241a9"}',
