@@ -79,6 +79,9 @@ def lose_constraints(table: str) -> None:
         kinds = (found.get_unique_constraints, found.get_check_constraints, found.get_foreign_keys)
         for name in [one["name"] for kind in kinds for one in kind(table)]:
             plant(f'ALTER TABLE {table} DROP CONSTRAINT "{name}"')
+        for one in found.get_columns(table):
+            if one["name"] != "id":
+                plant(f'ALTER TABLE {table} ALTER "{one["name"]}" DROP NOT NULL')
         return
     columns = ", ".join(f'"{one["name"]}"' for one in inspect(engine()).get_columns(table) if one["name"] != "id")
     with closing(sqlite_library().connect(engine().url.database)) as raw:  # whose foreign keys are off
@@ -491,6 +494,26 @@ def test_invariant_10_no_more_is_refunded_than_was_paid(app: Flask, order: Order
     with write() as session:
         session.add(Refund(payment_id=2, amount=1, staff_id=staff))
     assert report(app) == [broken(10, "refunds above their payment: 1 (payment 2)")]
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        *("orders.state", "orders.total", "orders.events_count", "order_line.kind", "order_line.price"),
+        *("order_line.quantity", "order_event.seq", "order_event.kind", "order_event.actor", "product.stock"),
+        *("stock_movement.reason", "stock_movement.quantity", "invoice.amount", "payment.source", "payment.amount"),
+        *("callback_attempt.outcome", "refund.amount"),
+    ],
+)
+def test_what_is_missing_altogether_is_not_taken_for_right(
+    app: Flask, order: OrderFactory, staff: int, column: str
+) -> None:
+    """NULL is neither equal to anything nor different from it."""
+    paid(order)
+    refund(in_review(order).id, staff)
+    table, name = column.split(".")
+    plant(f"UPDATE {table} SET {name} = NULL", losing=table)
+    assert report(app)
 
 
 def test_every_check_has_a_test_that_sees_it_report() -> None:

@@ -165,11 +165,11 @@ ACCEPTED_FOR_NOTHING = """
             OR attempt.outcome = 'duplicate' AND payment.session_id = attempt.session_id))"""
 
 GROUNDLESS_PAYMENTS = """
-    SELECT id FROM payment WHERE id BETWEEN :first AND :last AND NOT (
+    SELECT id FROM payment WHERE id BETWEEN :first AND :last AND NOT coalesce(
         source = 'callback' AND EXISTS (
             SELECT 1 FROM callback_attempt AS attempt WHERE attempt.id = callback_id
             AND attempt.order_id = payment.order_id AND outcome = 'accepted')
-        OR source = 'manual' AND EXISTS (SELECT 1 FROM staff WHERE staff.id = staff_id))"""
+        OR source = 'manual' AND EXISTS (SELECT 1 FROM staff WHERE staff.id = staff_id), false)"""
 
 UNPAID_THOUGH_PAID = f"""
     SELECT id FROM orders WHERE id BETWEEN :first AND :last AND CASE WHEN state IN ({PAID_FOR})
@@ -193,7 +193,7 @@ UNPAID_DELIVERIES = """
         SELECT 1 FROM payment WHERE payment.order_id = delivery.order_id)"""
 
 WRONG_STOCK = """
-    SELECT id FROM product WHERE id BETWEEN :first AND :last AND stock <> (
+    SELECT id FROM product WHERE id BETWEEN :first AND :last AND coalesce(stock, -1) <> (
         SELECT coalesce(sum(quantity), 0) FROM stock_movement WHERE product_id = product.id)"""
 
 # What the lines of an order should hold counts up, what the ledger took for it counts down: the sum must be zero.
@@ -212,7 +212,8 @@ WRONGLY_HELD = f"""
     ) AS held GROUP BY order_id, product_id HAVING sum(units) <> 0"""  # noqa: S608
 
 HELD_FOR_NO_ORDER = """
-    SELECT id FROM stock_movement WHERE id BETWEEN :first AND :last AND reason NOT IN ('intake', 'corrected')
+    SELECT id FROM stock_movement WHERE id BETWEEN :first AND :last
+    AND coalesce(reason, '') NOT IN ('intake', 'corrected')
     AND NOT EXISTS (SELECT 1 FROM orders WHERE orders.id = order_id)"""
 
 WRONG_TOTALS = """
@@ -223,7 +224,7 @@ GAPS = """
     SELECT orders.id FROM orders LEFT JOIN order_event ON order_id = orders.id
     WHERE orders.id BETWEEN :first AND :last GROUP BY orders.id, events_count
     HAVING coalesce(min(seq), 0) <> 1 OR max(seq) <> count(seq) OR count(DISTINCT seq) <> count(seq)
-    OR events_count <> count(seq)"""
+    OR coalesce(events_count, 0) <> count(seq)"""
 
 FORBIDDEN_TRANSITIONS = f"""
     SELECT DISTINCT order_id FROM order_event WHERE order_id BETWEEN :first AND :last AND (
@@ -249,7 +250,8 @@ SQLITE_TABLE = "sqlite_master.tbl_name"
 
 EXCESSIVE_REFUNDS = """
     SELECT id FROM payment WHERE id BETWEEN :first AND :last AND amount < (
-        SELECT coalesce(sum(refund.amount), 0) FROM refund WHERE payment_id = payment.id)"""
+        SELECT coalesce(sum(coalesce(refund.amount, payment.amount + 1)), 0)
+        FROM refund WHERE payment_id = payment.id)"""
 
 NEGATIVE_STOCK = "SELECT id FROM product WHERE id BETWEEN :first AND :last AND stock < 0"
 OVERDUE_ORDERS = f"SELECT id FROM orders WHERE state IN ({UNPAID}) AND reserved_until < :minute_ago"  # noqa: S608
