@@ -34,7 +34,7 @@ def main(port: int, local: bool, folder: Path, fresh: bool) -> None:
         demo = Demo(folder, port, local=local, say=click.echo)
         demo.start(fresh=fresh, stop=stop)
         demo.watch(stop)
-    except StageError as error:
+    except (StageError, OSError, RuntimeError) as error:  # such as a folder that can't be created
         click.echo(f"Error: {error}", err=True)
         sys.exit(1)
     finally:

@@ -21,7 +21,10 @@ END_SECONDS = 20
 WATCH_SECONDS = 1.0
 SPEED = 60
 """Speed-up of callback retries in the sandbox: the documented three days take 72 minutes."""
-OWN_FILES = ("shop.db*", "sandbox.db*", "mail/*.eml", "sandbox-mail/*.eml", "*.log")
+OWN_FILES = (
+    *("shop.db", "shop.db-*", "sandbox.db", "sandbox.db-*", "mail/*.eml", "sandbox-mail/*.eml"),
+    *("setup.log", "shop.log", "worker.log", "sandbox.log"),
+)
 """What a demo writes into its folder, which may hold somebody's other files."""
 
 
@@ -42,9 +45,11 @@ class Demo:
             say: prints a message to the user.
 
         Raises:
-            StageError: if no port is free.
+            StageError: if no port is free, or the database's address can't hold the folder's name.
         """
         self.folder = folder.resolve()
+        if set("?%") & set(str(self.folder)):
+            raise StageError(f"{self.folder} has a ? or a % in its name. Choose another --folder.")
         self.say = say
         self.local = local
         self.host = LOOPBACK if local else lan_address()
@@ -133,18 +138,19 @@ class Demo:
         After a change of address it is unusable: stored QR codes lead to the old address.
 
         Raises:
-            StageError: if another demo uses the folder.
+            StageError: if another demo uses the folder, or it holds such files that no demo wrote.
         """
         address = self.folder / "address"
-        before = address.read_text() if address.exists() else ""
+        before = address.read_text(errors="replace") if address.exists() else ""
+        known = re.fullmatch(r"http://[^\s/@]+:\d+ http://[^\s/@]+:\d+", before)
+        if not known and (before or self._own_files()):
+            raise StageError(f"{self._short(self.folder)} holds files that no demo wrote. Choose another --folder.")
         # Two demos in one folder would move each other's databases away.
         if before and self._answers(f"http://{LOOPBACK}:{before.split()[0].rpartition(':')[2]}/healthz"):
             raise StageError(
                 f"a demo seems to be running already, at {before.split()[0]}. Stop it, or choose another --folder."
             )
         here = f"{self.shop_url} {self.sandbox_url}"
-        if not before and (self.folder / "shop.db").exists():
-            raise StageError(f"{self._short(self.folder)} holds a shop that is no demo. Choose another --folder.")
         if before and before != here:
             self._set_aside("The address has changed since the last demo, so this one starts without orders.")
         elif fresh:
@@ -159,14 +165,16 @@ class Demo:
         aside = self.folder.with_name(f"{self.folder.name}-{time.strftime('%Y-%m-%d-%H%M%S')}")
         while aside.exists():
             aside = aside.with_name(f"{aside.name}-again")
-        # Only our own files: the folder may contain others.
-        own = [path for pattern in OWN_FILES for path in self.folder.glob(pattern)]
+        own = self._own_files()
         for path in own:
             target = aside / path.relative_to(self.folder)
             target.parent.mkdir(parents=True, exist_ok=True)
             path.rename(target)
         if own:
             self.say(f"{why} The last demo's data is in {self._short(aside)}.")
+
+    def _own_files(self) -> list[Path]:
+        return [path for pattern in OWN_FILES for path in self.folder.glob(pattern)]
 
     def _can_be_upgraded(self) -> bool:
         """Return whether the database is empty or has a known migration revision."""

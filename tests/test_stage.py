@@ -148,12 +148,37 @@ def test_two_demos_in_one_folder_are_refused(tmp_path: Path, said: list[str], mo
     assert (tmp_path / "shop.db").exists()
 
 
-def test_a_folder_with_another_shops_database_is_refused(tmp_path: Path, said: list[str]) -> None:
-    (tmp_path / "shop.db").touch()
+@pytest.mark.parametrize("name", ["shop.db", "sandbox.db", "shop.log", "worker.log", "mail/from-a-friend.eml"])
+@pytest.mark.parametrize("address", [None, b"12 Olive Street, Amman", b" \n", b"\xff", b"http://a:b@c:1 http://d:2"])
+def test_a_folder_with_files_of_somebody_else_is_refused(
+    tmp_path: Path, said: list[str], name: str, address: bytes | None
+) -> None:
+    (tmp_path / "mail").mkdir()
+    (tmp_path / name).write_text("precious")
+    if address is not None:
+        (tmp_path / "address").write_bytes(address)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     for fresh in (False, True):
-        with pytest.raises(StageError, match="holds a shop that is no demo"):
+        with pytest.raises(StageError, match="holds files that no demo wrote"):
             new_demo(tmp_path, said)._prepare_folder(fresh=fresh)
-    assert [path.name for path in tmp_path.iterdir()] == ["shop.db"]
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("folder", ["a?b", "per%20cent", "a-file/below", "loop"])
+def test_a_folder_that_cannot_be_used_is_said_in_one_line(tmp_path: Path, folder: str) -> None:
+    (tmp_path / "a-file").touch()
+    (tmp_path / "loop").symlink_to("loop")
+    ran = subprocess.run(
+        [sys.executable, "-m", "stage", "--local", "--folder", tmp_path / folder],
+        cwd=demo.ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode in (1, 2)
+    assert "Error: " in ran.stderr
+    assert "Traceback" not in ran.stderr
+    assert not (tmp_path / "a").exists()
 
 
 def test_demos_set_aside_in_the_same_second_are_all_kept(
@@ -170,8 +195,9 @@ def test_demos_set_aside_in_the_same_second_are_all_kept(
 
 def test_a_fresh_start_keeps_unrelated_files(tmp_path: Path, said: list[str]) -> None:
     new_demo(tmp_path, said)._prepare_folder(fresh=False)
-    (tmp_path / "thesis.txt").touch()
+    for name in ("thesis.txt", "own.log", "shop.db.bak"):
+        (tmp_path / name).touch()
     (tmp_path / "shop.db").touch()
     new_demo(tmp_path, said)._prepare_folder(fresh=True)
-    assert (tmp_path / "thesis.txt").exists()
+    assert all((tmp_path / name).exists() for name in ("thesis.txt", "own.log", "shop.db.bak"))
     assert not (tmp_path / "shop.db").exists()
