@@ -288,7 +288,10 @@ def load(given: Mapping[str, str] | None = None) -> Settings:
             first line of `.env` that can't be read.
     """
     if given is None:
-        from_file = read_env_file(Path(os.environ.get("DUKKAN_DOTENV") or ROOT / ".env"))
+        named = os.environ.get("DUKKAN_DOTENV")
+        if named and not Path(named).exists():
+            raise SettingError(f"DUKKAN_DOTENV: there is no file {named}.")
+        from_file = read_env_file(Path(named or ROOT / ".env"))
         _refuse_misspelt(from_file, every=True)
         _refuse_misspelt(os.environ, every=False)
         # An empty variable is one that isn't given: some hosts set all that they know of.
@@ -322,6 +325,9 @@ def read_env_file(file: Path) -> dict[str, str]:
         raise SettingError(f"{file.name} can't be read: {error.strerror}.") from None
     found: dict[str, tuple[int, str]] = {}
     for number, line in enumerate(lines, 1):
+        # A lone carriage return would hide a setting, in a comment or in another's value.
+        if re.search(r"[\x00-\x08\x0a-\x1f\x7f]", line.removesuffix("\r")):
+            raise SettingError(f"{file.name}, line {number}: remove control characters, and end each line with LF.")
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         name, value = _read_env_line(f"{file.name}, line {number}", line)
@@ -333,7 +339,7 @@ def read_env_file(file: Path) -> dict[str, str]:
 
 def _read_env_line(place: str, line: str) -> tuple[str, str]:
     parts = re.fullmatch(r"\s*([A-Za-z_][A-Za-z0-9_]*)\s*=\s*(.*?)\s*", line)
-    if not parts or re.search(r"[\x00-\x08\x0a-\x1f\x7f]", line.strip()):
+    if not parts:
         raise SettingError(f"{place}: write NAME=value, such as SHOP_CURRENCY=SAR.")
     name, written = parts.groups()
     quoted = re.fullmatch(r"""(["'])((?:(?!\1).)*)\1(\s+#.*)?""", written)

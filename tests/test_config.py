@@ -235,6 +235,7 @@ BAD_LINES = [
         "2SHOP=x",
         "SHOP_NAME\x00=x",
         "SHOP_NAME=a\rSHOP_ACCENT=b",
+        "# a comment\rSHOP_NAME=x",
     ),
 ]
 
@@ -256,6 +257,12 @@ def test_row_74_whatever_stands_in_a_line_is_read_or_refused(line: str) -> None:
     assert re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name)
     assert line.partition("=")[0].strip() == name
     assert value in line
+
+
+def test_row_74_a_file_that_is_named_must_exist(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("DUKKAN_DOTENV", str(tmp_path / "misspelt"))
+    with pytest.raises(SettingError, match="there is no file"):
+        load()
 
 
 def test_row_74_a_name_twice_is_refused_with_both_lines(env_file: Callable[..., Path]) -> None:
