@@ -456,6 +456,22 @@ def test_an_interim_reply_is_not_taken_for_the_reply(bad_gateway: Gateway, statu
     assert len(bad_gateway.requests) == 1
 
 
+def test_what_follows_an_odd_reply_is_not_taken_for_the_next(bad_gateway: Gateway) -> None:
+    """A 204 has no body, so what is sent after it would wait for the next request on that connection."""
+
+    def behave(connection: socket.socket, request: bytes) -> None:
+        connection.sendall(b"HTTP/1.1 204 No Content\r\n\r\n")
+        time.sleep(0.15)
+        answer("200 OK", reply(invoiceId="another-order"))(connection, request)
+        time.sleep(0.5)
+
+    bad_gateway.behaviours = [behave, answer("200 OK", reply())]
+    client = bad_gateway.client()
+    with pytest.raises(amwal.BadReply):
+        ask(client)
+    assert ask(client).id == DATA["invoiceId"]
+
+
 def test_cookies_are_not_kept(bad_gateway: Gateway) -> None:
     bad_gateway.behaviours = [answer("200 OK", reply(), "Set-Cookie: a=b; Path=/")]
     client = bad_gateway.client()
