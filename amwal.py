@@ -272,7 +272,7 @@ def _read_json(content: bytes, error: type[BadReply] | type[BadCallback]) -> Any
             content.decode(), parse_constant=no_constants, parse_float=Decimal, object_pairs_hook=no_duplicates
         )
         json.dumps(value, default=str, ensure_ascii=False).encode()  # refuses lone surrogates wherever they stand
-    except (ValueError, ArithmeticError, RecursionError):  # such as JSONDecodeError, an exponent of 20 digits, nesting
+    except (ValueError, ArithmeticError, RecursionError):  # JSONDecodeError; a huge exponent; nesting
         raise error("no clean JSON") from None
     return value
 

@@ -20,15 +20,6 @@ from tests.conftest import OrderFactory, attention, rows, set_stock, stock_of
 SESSION = "6545360496c8b48eeab3837e"
 
 
-@pytest.fixture
-def maha(app: Flask) -> int:
-    """The id of somebody of the staff."""
-    with write() as session:
-        staff = Staff(email="maha@example.com", name="Maha", password_hash="-")
-        session.add(staff)
-    return staff.id
-
-
 def invoice_id(order: Order) -> str:
     assert order.invoice is not None
     return order.invoice.gateway_id
@@ -38,40 +29,40 @@ def confirm(order: Order, staff_id: int, note: str = "seen in the account, 47.20
     return reconcile.confirm_by_hand(invoice_id(order), staff_id, note)
 
 
-def test_row_65_a_person_confirms_what_no_callback_told(app: Flask, order: OrderFactory, maha: int) -> None:
+def test_row_65_a_person_confirms_what_no_callback_told(app: Flask, order: OrderFactory, staff: int) -> None:
     waiting = order.awaiting()
-    assert confirm(waiting, maha, "  seen in the account  ")
+    assert confirm(waiting, staff, "  seen in the account  ")
     paid = order.again(waiting)
     assert paid.state is OrderState.PAID
     assert paid.paid_at is not None
     assert paid.delivery is not None
     assert (paid.events[-1].to_state, paid.events[-1].actor) == ("paid", Actor.COMPARISON)
-    assert paid.events[-1].staff_id == maha
+    assert paid.events[-1].staff_id == staff
     [payment] = paid.payments
-    assert (payment.source, payment.staff_id, payment.note) == (PaymentSource.MANUAL, maha, "seen in the account")
+    assert (payment.source, payment.staff_id, payment.note) == (PaymentSource.MANUAL, staff, "seen in the account")
     assert (payment.amount, payment.callback_id, payment.session_id) == (paid.total, None, "")
     assert rows(OutboxMessage, key=f"mail_receipt:{paid.id}")
     assert not audit.violations()
 
 
 def test_row_65_a_later_callback_is_a_duplicate_that_tells_the_session(
-    app: Flask, order: OrderFactory, maha: int
+    app: Flask, order: OrderFactory, staff: int
 ) -> None:
     waiting = order.awaiting()
-    assert confirm(waiting, maha)
+    assert confirm(waiting, staff)
     assert [order.pay(waiting) for _ in range(3)] == [CallbackOutcome.DUPLICATE] * 3
     assert payments.STATUS_OF[CallbackOutcome.DUPLICATE] == 200
     [payment] = rows(Payment)
-    assert (payment.source, payment.staff_id, payment.session_id) == (PaymentSource.MANUAL, maha, SESSION)
+    assert (payment.source, payment.staff_id, payment.session_id) == (PaymentSource.MANUAL, staff, SESSION)
     assert payment.callback_id == rows(CallbackAttempt)[0].id
     assert len(rows(Delivery)) == len(rows(OutboxMessage, kind=OutboxKind.MAIL_RECEIPT)) == 1
     assert attention(AttentionKind.PAID_TWICE) is None
     assert not audit.violations()
 
 
-def test_row_65_another_session_after_that_is_paid_twice(app: Flask, order: OrderFactory, maha: int) -> None:
+def test_row_65_another_session_after_that_is_paid_twice(app: Flask, order: OrderFactory, staff: int) -> None:
     waiting = order.awaiting()
-    assert confirm(waiting, maha)
+    assert confirm(waiting, staff)
     assert order.pay(waiting) is CallbackOutcome.DUPLICATE
     assert order.pay(waiting, paymentSessionId="another") is CallbackOutcome.ACCEPTED
     assert order.pay(waiting, paymentSessionId="another") is CallbackOutcome.DUPLICATE
@@ -82,66 +73,68 @@ def test_row_65_another_session_after_that_is_paid_twice(app: Flask, order: Orde
 
 
 def test_row_65_a_callback_without_a_session_is_the_same_payment_too(
-    app: Flask, order: OrderFactory, maha: int
+    app: Flask, order: OrderFactory, staff: int
 ) -> None:
     waiting = order.awaiting()
-    assert confirm(waiting, maha)
+    assert confirm(waiting, staff)
     assert order.pay(waiting, paymentSessionId="") is CallbackOutcome.DUPLICATE
     assert order.pay(waiting) is CallbackOutcome.ACCEPTED
     assert [payment.session_id for payment in rows(Payment)] == ["", SESSION]
     assert not audit.violations()
 
 
-def test_row_65_what_is_paid_already_is_not_confirmed_again(app: Flask, order: OrderFactory, maha: int) -> None:
+def test_row_65_what_is_paid_already_is_not_confirmed_again(app: Flask, order: OrderFactory, staff: int) -> None:
     by_callback, by_hand = order.awaiting(), order.awaiting()
     order.pay(by_callback)
-    assert confirm(by_hand, maha)
-    assert not confirm(by_callback, maha)
-    assert not confirm(by_hand, maha)
+    assert confirm(by_hand, staff)
+    assert not confirm(by_callback, staff)
+    assert not confirm(by_hand, staff)
     assert len(rows(Payment)) == 2
 
 
-def test_row_65_confirmed_after_the_reservation_ran_out(app: Flask, order: OrderFactory, maha: int) -> None:
+def test_row_65_confirmed_after_the_reservation_ran_out(app: Flask, order: OrderFactory, staff: int) -> None:
     before = stock_of("brass-dallah")
     there, gone = order.expired("brass-dallah", 1), order.expired("brass-dallah", 2)
-    assert confirm(there, maha)
+    assert confirm(there, staff)
     assert order.again(there).paid_late
     assert stock_of("brass-dallah") == before - 1
     set_stock("brass-dallah", 1)
-    assert confirm(gone, maha)
+    assert confirm(gone, staff)
     assert order.again(gone).state is OrderState.NEEDS_REVIEW
     assert attention(AttentionKind.PAID_SOLD_OUT) is not None
     assert not audit.violations()
 
 
-def test_row_65_confirmed_after_it_was_cancelled_waits_for_a_person(app: Flask, order: OrderFactory, maha: int) -> None:
+def test_row_65_confirmed_after_it_was_cancelled_waits_for_a_person(
+    app: Flask, order: OrderFactory, staff: int
+) -> None:
     waiting = order.awaiting()
     assert orders.cancel(waiting.id, CUSTOMER)
-    assert confirm(waiting, maha)
+    assert confirm(waiting, staff)
     assert order.again(waiting).state is OrderState.NEEDS_REVIEW
     assert not rows(Delivery)
 
 
 @pytest.mark.parametrize("fault", ["no note", "nobody", "left the shop"])
-def test_row_65_it_takes_a_person_and_a_note(app: Flask, order: OrderFactory, maha: int, fault: str) -> None:
+def test_row_65_it_takes_a_person_and_a_note(app: Flask, order: OrderFactory, staff: int, fault: str) -> None:
     waiting = order.awaiting()
     with write() as session:
-        session.get_one(Staff, maha).active = fault != "left the shop"
+        session.get_one(Staff, staff).active = fault != "left the shop"
     with pytest.raises(ValueError, match=r"note|staff"):
-        confirm(waiting, 77 if fault == "nobody" else maha, "  " if fault == "no note" else "seen")
+        confirm(waiting, 77 if fault == "nobody" else staff, "  " if fault == "no note" else "seen")
     assert order.again(waiting).state is OrderState.AWAITING_PAYMENT
     assert not rows(Payment)
 
 
 def test_row_4_a_callback_that_matched_nothing_leads_to_no_payment_by_hand_either(
-    app: Flask, order: OrderFactory, maha: int
+    app: Flask, order: OrderFactory, staff: int
 ) -> None:
     waiting = order.awaiting()
     assert order.pay(waiting, secret="forged", invoiceId="their-invoice") is CallbackOutcome.UNKNOWN_SECRET
     assert order.pay(waiting, secret="forged") is CallbackOutcome.UNKNOWN_SECRET
-    assert not reconcile.confirm_by_hand("their-invoice", maha, "it says so in the inbox")
+    assert not reconcile.confirm_by_hand("their-invoice", staff, "it says so in the inbox")
     assert not rows(Payment)
-    assert confirm(waiting, maha)  # of the gateway's account; the forged callback that named it has no part in this
+    assert confirm(waiting, staff)  # of the gateway's account; the forged callback that named it has no part in this
     [payment] = rows(Payment)
     assert payment.callback_id is None
     assert order.pay(waiting, secret="forged") is CallbackOutcome.UNKNOWN_SECRET
@@ -149,7 +142,7 @@ def test_row_4_a_callback_that_matched_nothing_leads_to_no_payment_by_hand_eithe
 
 
 def test_row_65_two_people_and_the_callback_at_once_make_one_payment(
-    app: Flask, order: OrderFactory, maha: int
+    app: Flask, order: OrderFactory, staff: int
 ) -> None:
     for _ in range(4):
         waiting = order.awaiting()
@@ -158,7 +151,7 @@ def test_row_65_two_people_and_the_callback_at_once_make_one_payment(
         def race(who: int, callback: dict[str, str] = callback) -> object:
             with app.app_context():
                 if who:
-                    return reconcile.confirm_by_hand(callback["invoiceId"], maha, "seen")
+                    return reconcile.confirm_by_hand(callback["invoiceId"], staff, "seen")
                 return payments.accept_callback(json.dumps(callback).encode(), "")
 
         with ThreadPoolExecutor(3) as crowd:
@@ -172,7 +165,7 @@ def test_row_65_two_people_and_the_callback_at_once_make_one_payment(
 
 @pytest.mark.postgres
 def test_row_65_without_the_lock_they_would_make_two(
-    app: Flask, order: OrderFactory, maha: int, monkeypatch: pytest.MonkeyPatch
+    app: Flask, order: OrderFactory, staff: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The twin of the race above. (SQLite's writers take turns anyway.)"""
     waiting = order.awaiting()
@@ -189,7 +182,7 @@ def test_row_65_without_the_lock_they_would_make_two(
     def race(who: int) -> None:
         with app.app_context():
             if who:
-                confirm(waiting, maha)
+                confirm(waiting, staff)
             else:
                 payments.accept_callback(body, "")
 
@@ -202,10 +195,10 @@ def test_row_65_without_the_lock_they_would_make_two(
     assert attention(AttentionKind.PAID_TWICE) is None  # and nobody would know
 
 
-def test_row_65_compared_with_the_gateways_account(app: Flask, order: OrderFactory, maha: int) -> None:
+def test_row_65_compared_with_the_gateways_account(app: Flask, order: OrderFactory, staff: int) -> None:
     paid, by_hand, unpaid, expired = order.awaiting(), order.awaiting(), order.awaiting(), order.expired()
     order.pay(paid)
-    assert confirm(by_hand, maha)
+    assert confirm(by_hand, staff)
     pasted = [invoice_id(one) for one in (expired, paid, by_hand, unpaid)]
     pasted = [f"  {pasted[0]}\n", "", "somebody-else's", *pasted, *(f"unknown-{number}" for number in range(1200))]
     found = reconcile.compare(pasted)
