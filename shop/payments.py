@@ -180,6 +180,7 @@ def accept_callback(body: bytes, sender: str) -> CallbackOutcome:
         return CallbackOutcome.TOO_MANY
     with write() as session:
         order = _lock_order(session, message)
+        number = order.number if order else ""
         verdict = classify(message, order)
         attempt = CallbackAttempt(sender=sender[:60], order=order, body=redact(body))
         attempt.outcome, attempt.status, attempt.reason = verdict.outcome, STATUS_OF[verdict.outcome], verdict.reason
@@ -188,7 +189,7 @@ def accept_callback(body: bytes, sender: str) -> CallbackOutcome:
         session.add(attempt)
         session.flush()
         _act(session, attempt)
-    log.info("callback %s: %s", attempt.outcome, attempt.reason or f"order {attempt.order and attempt.order.number}")
+    log.info("callback %s: %s", attempt.outcome, attempt.reason or f"order {number}")
     return attempt.outcome
 
 
