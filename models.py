@@ -297,6 +297,7 @@ class Order(Base):
         Index("ix_orders_reserved_until", "state", "reserved_until"),
         Index("ix_orders_returned_at", "state", "returned_at"),
         Index("ix_orders_network", "network", "state"),
+        Index("ix_orders_network_placed_at", "network", "placed_at"),
         Index("ix_orders_state", "state", "id"),
     )
 
@@ -346,8 +347,8 @@ class Order(Base):
     country: Mapped[str] = mapped_column(String(2), default="")
     note: Mapped[str] = mapped_column(String(500), default="")
     network: Mapped[str] = mapped_column(String(64), default="", server_default="")
-    """A keyed digest of the buyer's network (`shop.limits.network_digest`), for the limit on unpaid orders. Erased with
-    the contact fields."""
+    """A keyed digest of the buyer's network (`shop.limits.network_digest`), for the limits; empty for a till's. Erased
+    with the contact fields."""
 
     is_collected: Mapped[bool] = mapped_column(default=False)
     """Whether the customer collects the goods at the shop."""
@@ -408,6 +409,11 @@ class Order(Base):
     def product_lines(self) -> list["OrderLine"]:
         """The lines that use stock."""
         return [line for line in self.lines if line.kind is LineKind.PRODUCT]
+
+    @property
+    def quantities(self) -> dict[int, int]:
+        """The quantity of each product, by its id."""
+        return {line.product_id: line.quantity for line in self.lines if line.product_id is not None}
 
     @property
     def masked_email(self) -> str:

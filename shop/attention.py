@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from sqlalchemy import ColumnElement, case
 from sqlalchemy.orm import Session
 
 from models import Attention, now
@@ -30,7 +31,7 @@ def flag(  # noqa: PLR0913  (the columns of an item)
     """
     at = now()
     row: dict[str, Any] = {"kind": kind, "subject": subject, "detail": detail[:500], "order_id": order_id}
-    again = {"count": Attention.count + times, "last_at": at, "detail": detail[:500]}
+    again = row | {"count": Attention.count + times, "last_at": at}
     session.execute(
         upsert(session, Attention)
         .values(**row, count=times, opened_at=at, last_at=at)
@@ -38,3 +39,8 @@ def flag(  # noqa: PLR0913  (the columns of an item)
             index_elements=["kind", "subject"], index_where=Attention.closed_at.is_(None), set_=again
         )
     )
+
+
+def urgency() -> ColumnElement[int]:
+    """Return the rank of an item's kind, to order by. A kind that only a later version knows comes first."""
+    return case({kind.value: rank for rank, kind in enumerate(AttentionKind)}, value=Attention.kind, else_=-1)

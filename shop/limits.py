@@ -1,63 +1,136 @@
-"""Limits on unpaid orders per visitor, and on callbacks without a known secret."""
+"""Limits: how much a visitor who pays nothing may reserve, order and have e-mailed.
+
+Reserving, ordering and making us send e-mails cost a stranger nothing. All numbers are here; docs/security.md says what
+each protects, and what remains possible.
+"""
 
 import hashlib
 import hmac
 import logging
+import re
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from ipaddress import IPv6Address, ip_address, ip_network
 
 from flask import Flask, current_app
 from flask_babel import lazy_gettext as _
-from sqlalchemy import func, select
+from sqlalchemy import String, cast, func, literal, or_, select
 from sqlalchemy.orm import Session
 
-from models import Order
+from models import Order, OrderLine, OutboxMessage, Product, now
 from shop.config import settings
-from shop.refusals import TooManyUnpaid
-from shop.states import OrderState
+from shop.refusals import TooManyUnits, TooManyUnpaid
+from shop.states import OrderState, OutboxKind
 
 log = logging.getLogger(__name__)
 
+# Per browser and per network (an IPv4 address, or the first 64 bits of an IPv6 address):
 MAX_BY_BROWSER = 3  # unpaid orders with reserved goods at the same time
 MAX_BY_NETWORK = 10
+MAX_UNPAID_PER_HOUR = 30  # orders of a network placed in the last hour and not paid, cancelled ones too
+FAIR_UNITS = 3  # of a product for a network that reserved goods in vain, or half of what is for sale
+IN_VAIN = timedelta(minutes=30)  # how long it held goods unpaid within `MEMORY` for that
+MEMORY = timedelta(days=1)
+
+MAX_RESUMES = 2  # of an order
+MAX_PAY_HERE_PER_DAY = 3  # e-mails "pay here" to one mailbox; receipts are never limited
+MAX_MISSES_PER_MINUTE = 60  # callbacks without a known secret recorded by a process; further ones are counted
+
+_HOLDING = [state for state in OrderState if state.holds_stock_unpaid]
+_IN_VAIN = [OrderState.EXPIRED, OrderState.CANCELLED]
 
 
 @dataclass(frozen=True)
 class Buyer:
-    """Who reserves goods: a browser's order tokens and its network's digest.
-
-    See `network_digest`; it is empty if there is no address.
-    """
+    """Who reserves goods: a browser's order tokens and its network's digest, see `network_digest`."""
 
     tokens: Sequence[str] = ()
     network: str = ""
 
 
 UNLIMITED = Buyer()
-"""For orders that aren't placed on the web, such as at a till: not limited."""
+"""For orders that aren't placed on the web, such as at a till."""
 
 
-def refuse_too_many(session: Session, buyer: Buyer) -> None:
-    """Raise `TooManyUnpaid` if the buyer has reached a limit."""
-    if buyer.network:
-        _serialize_network(session, buyer.network)
-    unpaid = Order.state.in_([state for state in OrderState if state.holds_stock_unpaid])
-    own = session.scalars(select(Order).where(Order.token.in_(buyer.tokens), unpaid).order_by(Order.id)).all()
-    if len(own) >= MAX_BY_BROWSER:
+def check_order(session: Session, buyer: Buyer, units: Mapping[int, int]) -> None:
+    """Check whether a buyer may reserve goods.
+
+    Args:
+        session: of the open `write()`.
+        buyer: who reserves.
+        units: how many of each product, by its id.
+
+    Raises:
+        TooManyUnpaid, TooManyUnits: a limit is reached.
+    """
+    if buyer == UNLIMITED:
+        return
+    _serialize_network(session, buyer.network)
+    own = select(Order).where(Order.token.in_(buyer.tokens), Order.state.in_(_HOLDING)).order_by(Order.id)
+    unpaid = session.scalars(own).all()
+    if len(unpaid) >= MAX_BY_BROWSER:
         text = _("You already have %(most)s unpaid orders. Please pay or cancel one first.", most=MAX_BY_BROWSER)
-        raise TooManyUnpaid(text, own)
-    of_network = select(func.count(Order.id)).where(Order.network == buyer.network, unpaid)
-    if buyer.network and session.scalars(of_network).one() >= MAX_BY_NETWORK:
+        raise TooManyUnpaid(text, unpaid)
+    of_network = select(func.count(Order.id)).where(Order.network == buyer.network)
+    if session.scalars(of_network.where(Order.state.in_(_HOLDING))).one() >= MAX_BY_NETWORK:
         text = _(
             "There are already %(most)s unpaid orders from your internet connection. Please pay or cancel one of "
             "yours, or try again later.",
             most=MAX_BY_NETWORK,
         )
-        raise TooManyUnpaid(text, own)
+        raise TooManyUnpaid(text, unpaid)
+    recent = of_network.where(Order.placed_at > now() - timedelta(hours=1), Order.state.in_(_HOLDING + _IN_VAIN))
+    if session.scalars(recent).one() >= MAX_UNPAID_PER_HOUR:
+        text = _("There were too many unpaid orders from your internet connection. Please try again in an hour.")
+        raise TooManyUnpaid(text, unpaid)
+    if _reserved_in_vain(session, buyer.network):
+        _check_units(session, buyer.network, units)
+
+
+def _reserved_in_vain(session: Session, network: str) -> bool:
+    """Whether orders of a network that expired or were cancelled kept goods from others for long, recently."""
+    since = now() - MEMORY
+    ended = select(Order.held_since, Order.reserved_until).where(Order.network == network, Order.state.in_(_IN_VAIN))
+    held = session.execute(ended.where(Order.placed_at > since - MEMORY, Order.reserved_until > since))
+    return sum((until - start for start, until in held), timedelta()) >= IN_VAIN
+
+
+def _check_units(session: Session, network: str, units: Mapping[int, int]) -> None:
+    """Leave others half of each product, so that nobody empties the shop twice for nothing."""
+    held = select(OrderLine.product_id, func.sum(OrderLine.quantity).label("units")).join(OrderLine.order)
+    held = held.where(Order.network == network, Order.state.in_(_HOLDING), OrderLine.product_id.in_(units))
+    holds = {row.product_id: row.units for row in session.execute(held.group_by(OrderLine.product_id))}
+    for product in session.scalars(select(Product).where(Product.id.in_(units)).order_by(Product.id)):
+        already = holds.get(product.id, 0)
+        most = max(FAIR_UNITS, (product.stock + already) // 2) - already
+        if units[product.id] > most:
+            raise TooManyUnits(product, max(most, 0))
+
+
+def may_resume(order: Order) -> bool:
+    """Whether an expired order's goods may be reserved once more."""
+    return order.reservation <= MAX_RESUMES
+
+
+def may_mail_pay_here(session: Session, order: Order) -> bool:
+    """Whether the buyer's mailbox may get another e-mail "pay here": anybody can type anybody's address.
+
+    `name+anything@host` is the mailbox of `name@host`.
+    """
+    name, _at, host = order.email_key.partition("@")
+    base = name.partition("+")[0]
+    mailbox = or_(
+        Order.email_key == f"{base}@{host}",
+        Order.email_key.startswith(f"{base}+", autoescape=True) & Order.email_key.endswith(f"@{host}", autoescape=True),
+    )
+    key = literal(f"{OutboxKind.MAIL_PAY_HERE.value}:") + cast(Order.id, String)
+    recent = select(key).where(mailbox, Order.placed_at > now() - timedelta(days=1))
+    sent = select(func.count(OutboxMessage.id)).where(OutboxMessage.key.in_(recent))
+    return session.scalars(sent).one() < MAX_PAY_HERE_PER_DAY
 
 
 def _serialize_network(session: Session, network: str) -> None:
@@ -72,11 +145,11 @@ def _serialize_network(session: Session, network: str) -> None:
 class MissLimiter:
     """Rate limit for recording callbacks without a known secret.
 
-    60 a minute per process are recorded, further ones only counted. The limit is in memory: in the database, it would
+    Each process records some a minute and only counts further ones. The limit is in memory: in the database, it would
     cost the write it is meant to save.
     """
 
-    def __init__(self, limit: int = 60, seconds: float = 60.0) -> None:
+    def __init__(self, limit: int = MAX_MISSES_PER_MINUTE, seconds: float = 60.0) -> None:
         """Create an empty limiter. Concurrent requests can exceed `limit` by their number."""
         self.seconds = seconds
         self._recorded = deque[float](maxlen=limit)
@@ -116,18 +189,24 @@ def current_miss_limiter() -> MissLimiter:
     return limiter
 
 
-def network_digest(address: str | None) -> str:
-    """A keyed digest of an address's network; empty if there is no address.
+def network_digest(*addresses: str | None) -> str:
+    """Return a keyed digest of the network of the first address that can be read.
 
-    Without the key it can't be reversed, not even by trying all addresses. Of an IPv6 address only the first 64 bits
-    count, since its owner can choose the rest.
+    If none can, all such visitors count as one network. Without the key the digest can't be reversed, not even by
+    trying all addresses. Of an IPv6 address only the first 64 bits count, since its owner can choose the rest.
     """
+    network = next(filter(None, map(_network, addresses)), "unknown")
+    key = settings.secret_key.encode()
+    return hmac.new(key, f"network {network}".encode(), hashlib.sha256).hexdigest()
+
+
+def _network(address: str | None) -> str:
+    """The network of an address; empty if it can't be read. Some proxies add a port, or brackets."""
+    text = re.sub(r"^\[(.*)\](:\d+)?$|^([^:]*):\d+$", r"\1\3", (address or "").strip())
     try:
-        ip = ip_address((address or "").partition("%")[0])
+        ip = ip_address(text.partition("%")[0])
     except ValueError:
         return ""
     if isinstance(ip, IPv6Address):
         ip = ip.ipv4_mapped or ip
-    network = ip_network(f"{ip}/{64 if ip.version == 6 else 32}", strict=False)
-    key = settings.secret_key.encode()
-    return hmac.new(key, f"network {network}".encode(), hashlib.sha256).hexdigest()
+    return str(ip_network(f"{ip}/{64 if ip.version == 6 else 32}", strict=False))

@@ -18,7 +18,7 @@ from models import Basket, DeliveryMethod, Order, OrderEvent, OrderLine, Product
 from shop import limits, stock
 from shop.config import settings
 from shop.db import write
-from shop.limits import UNLIMITED, Buyer
+from shop.limits import Buyer
 from shop.money import contained_tax
 from shop.refusals import BasketChanged, SoldOut, TotalChanged
 from shop.states import CUSTOMER, TRANSITIONS, WORKER, By, EventKind, LineKind, OrderState
@@ -59,7 +59,7 @@ def _signer() -> URLSafeSerializer:
 # --- Changing an order -----------------------------------------------------------------------------------------------
 
 
-def place(quote: Quote, contact: Mapping[str, str], delivery: str, locale: str, buyer: Buyer = UNLIMITED) -> Order:
+def place(quote: Quote, contact: Mapping[str, str], delivery: str, locale: str, buyer: Buyer) -> Order:
     """Place transaction (T1): turn a basket into an order and reserve its stock. Repeated, it returns the same order.
 
     Args:
@@ -67,10 +67,10 @@ def place(quote: Quote, contact: Mapping[str, str], delivery: str, locale: str, 
         contact: name, email, address, … as validated by the form.
         delivery: slug of the chosen delivery method.
         locale: language of the customer's e-mails.
-        buyer: whose unpaid orders count towards the limits.
+        buyer: whose orders count towards the limits.
 
     Raises:
-        Refusal: basket or total changed, too little stock, or too many unpaid orders. Nothing was written.
+        Refusal: basket or total changed, too little stock, or a limit is reached. Nothing was written.
     """
     with write() as session:
         basket = session.scalar(select(Basket).where(Basket.token == quote.basket).with_for_update())
@@ -88,7 +88,7 @@ def place(quote: Quote, contact: Mapping[str, str], delivery: str, locale: str, 
         charge = method.charge(basket.goods)
         if basket.goods + charge != quote.totals.get(delivery):
             raise TotalChanged
-        limits.refuse_too_many(session, buyer)
+        limits.check_order(session, buyer, {item.product_id: item.quantity for item in basket.items})
         lines = [_product_line(item.product, item.quantity) for item in basket.items]
         lines.append(OrderLine(kind=LineKind.DELIVERY, name=method.name, quantity=1, price=charge))
         of_basket = {"basket_id": basket.id, "basket_version": basket.version, "is_collected": method.is_collection}
@@ -107,7 +107,7 @@ def cancel(order_id: int, by: By) -> bool:
     """Cancel an unpaid order, return its stock and reopen its basket. False if it can no longer be cancelled."""
     with write() as session:
         order = lock(session, order_id)
-        if not order.is_cancellable or not transition(session, order, OrderState.CANCELLED, by):
+        if not order.is_cancellable or not transition(session, order, OrderState.CANCELLED, by, reserved_until=now()):
             return False
         session.execute(update(Basket).filter_by(id=order.basket_id).values(open=True, version=Basket.version + 1))
         stock.give_back(session, order)
@@ -126,18 +126,21 @@ def expire(order_id: int) -> bool:
         return True
 
 
-def resume(order_id: int, buyer: Buyer = UNLIMITED) -> bool:
+def resume(order_id: int, buyer: Buyer) -> bool:
     """Reserve an expired order's stock again, under the next reservation number. Its invoice stays the same.
 
+    Returns:
+        False if it isn't expired, or was resumed too often.
+
     Raises:
-        Refusal: too little stock, or the buyer has too many unpaid orders. Nothing was written.
+        Refusal: too little stock, or a limit is reached. Nothing was written.
     """
     with write() as session:
         order = lock(session, order_id)
-        if order.state is not OrderState.EXPIRED:
+        if order.state is not OrderState.EXPIRED or not limits.may_resume(order):
             return False
         back_to = OrderState.AWAITING_PAYMENT if order.invoice else OrderState.PLACED
-        limits.refuse_too_many(session, buyer)
+        limits.check_order(session, buyer, order.quantities)
         until = now() + timedelta(minutes=settings.reservation_minutes)
         order.reservation += 1
         order.network = buyer.network

@@ -1,11 +1,27 @@
 """The outbox: effects that follow a commit, stored by that commit, so each happens at least once despite crashes."""
 
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from models import OutboxMessage
+from shop.db import db
 from shop.states import OutboxKind
 
 
 def enqueue(session: Session, kind: OutboxKind, *, order_id: int) -> None:
     """Queue an effect for an order, once: its key is unique. The worker handles it after this commit."""
-    session.add(OutboxMessage(key=f"{kind.value}:{order_id}", kind=kind, payload={"order_id": order_id}))
+    session.add(OutboxMessage(key=_key(kind, order_id), kind=kind, payload={"order_id": order_id}))
+
+
+def mail_keys(order_id: int) -> list[str]:
+    """Return the keys of the e-mails to an order's customer. Each has the order's link."""
+    return [_key(kind, order_id) for kind in (OutboxKind.MAIL_PAY_HERE, OutboxKind.MAIL_RECEIPT)]
+
+
+def has_mailed_link(order_id: int) -> bool:
+    """Whether an e-mail with the order's link was queued."""
+    return db.session.scalar(select(OutboxMessage.id).where(OutboxMessage.key.in_(mail_keys(order_id)))) is not None
+
+
+def _key(kind: OutboxKind, order_id: int) -> str:
+    return f"{kind.value}:{order_id}"

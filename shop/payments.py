@@ -23,7 +23,7 @@ from shop.attention import flag
 from shop.config import settings
 from shop.db import db, write
 from shop.gateway import current_gateway
-from shop.limits import current_miss_limiter
+from shop.limits import current_miss_limiter, may_mail_pay_here
 from shop.money import to_decimal
 from shop.outbox import enqueue
 from shop.states import (
@@ -118,7 +118,8 @@ def _store(order_id: int, started: datetime, milliseconds: int, result: amwal.In
             stored = Invoice(order_id=order.id, gateway_id=result.id, secret_digest=digest(result.secret))
             stored.url, stored.qr, stored.amount = result.url, qr, order.total
             session.add(stored)
-            if orders.transition(session, order, OrderState.AWAITING_PAYMENT, SHOP):
+            moved = orders.transition(session, order, OrderState.AWAITING_PAYMENT, SHOP)
+            if moved and may_mail_pay_here(session, order):
                 enqueue(session, OutboxKind.MAIL_PAY_HERE, order_id=order.id)
 
 

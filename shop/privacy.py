@@ -15,7 +15,8 @@ from sqlalchemy.orm import Session
 from models import Attention, Basket, BasketItem, Order, OrderNote, OutboxMessage, now
 from shop import orders
 from shop.db import db, engine, write
-from shop.states import OPERATOR, WORKER, AttentionKind, By, OrderState, OutboxKind
+from shop.outbox import mail_keys
+from shop.states import OPERATOR, WORKER, AttentionKind, By, OrderState
 
 CONTACT = (
     *("name", "name_key", "email", "email_key", "phone"),
@@ -92,8 +93,7 @@ def _clear(session: Session, order: Order, by: By) -> None:
     order.basket_id = order.basket_version = None
     session.execute(update(OrderNote).where(OrderNote.order_id == order.id).values(text=""))
     # A mail server's error, stored with the message and in the attention item, may quote the address.
-    keys = [f"{kind.value}:{order.id}" for kind in (OutboxKind.MAIL_PAY_HERE, OutboxKind.MAIL_RECEIPT)]
-    session.execute(update(OutboxMessage).where(OutboxMessage.key.in_(keys)).values(error=""))
+    session.execute(update(OutboxMessage).where(OutboxMessage.key.in_(mail_keys(order.id))).values(error=""))
     told = update(Attention).filter_by(order_id=order.id, kind=AttentionKind.OUTBOX_STUCK)
     session.execute(told.values(detail=""))
 

@@ -51,3 +51,19 @@ class TooManyUnpaid(Refusal):
     def __init__(self, message: LazyString, own: Sequence[Order]) -> None:
         super().__init__(message)
         self.unpaid = [(order.token, order.number) for order in own]
+
+
+class TooManyUnits(Refusal):
+    """More of a product than a network may reserve that reserved goods in vain before."""
+
+    def __init__(self, product: Product, most: int) -> None:
+        texts = product.name  # read while the transaction is open
+        name = LazyString(lambda: localized(texts))
+        super().__init__(
+            _(
+                "You can order at most %(most)s of %(name)s for now, as earlier orders from your internet connection "
+                "weren't paid.",
+                most=most,
+                name=name,
+            )
+        )

@@ -8,7 +8,7 @@ from flask.typing import ResponseReturnValue
 from sqlalchemy import make_url
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from shop.config import Settings, settings
+from shop.config import LOOPBACK, Settings, settings
 
 ANY_HOST = frozenset({"/healthz", "/readyz"})
 """Probes come by IP address. Their answers contain nothing that a wrong Host could poison."""
@@ -87,6 +87,11 @@ def refuse_nul() -> None:
 def public_host() -> str:
     """Return host and port of `PUBLIC_URL`, as in a Host header."""
     return urlsplit(str(settings.public_url)).netloc
+
+
+def is_own_machine(address: str | None) -> bool:
+    """Whether an address is this machine's own: loopback, or the one that `PUBLIC_URL` names."""
+    return address in LOOPBACK or address == urlsplit(settings.public_url).hostname
 
 
 def is_same_origin(incoming: Request) -> bool:

@@ -193,15 +193,15 @@ class StockReason(StrEnum):
 
 
 class AttentionKind(Labelled):
-    """What staff must look at."""
+    """What staff must look at, the most urgent first: money that a secret proves, then what anybody can cause."""
 
-    UNKNOWN_SECRET = "unknown_secret", _("Callbacks with an unknown secret")
-    OTHER_INVOICE = "other_invoice", _("A callback's invoice doesn't match its secret")
-    MISSING_IDS = "missing_ids", _("A payment arrived without ids")
     PAID_TWICE = "paid_twice", _("Paid twice")
     PAID_SOLD_OUT = "paid_sold_out", _("Paid late, no longer in stock")
     PAID_CANCELLED = "paid_cancelled", _("Paid after cancellation")
+    MISSING_IDS = "missing_ids", _("A payment arrived without ids")
+    OTHER_INVOICE = "other_invoice", _("A callback's invoice doesn't match its secret")
     POSSIBLY_PAID = "possibly_paid", _("Possibly paid: compare with your Amwal account and check the callback URL")
+    UNKNOWN_SECRET = "unknown_secret", _("Callbacks with an unknown secret")
     GATEWAY_REFUSED = "gateway_refused", _("The gateway refused an invoice")
     GATEWAY_REPLY = "gateway_reply", _("The gateway sent an unusable reply")
     OUTBOX_STUCK = "outbox_stuck", _("A follow-up task keeps failing")

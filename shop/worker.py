@@ -7,6 +7,7 @@ import logging
 import threading
 from collections.abc import Callable
 from datetime import timedelta
+from itertools import groupby
 
 from sqlalchemy import delete, func, or_, select
 from sqlalchemy.exc import SQLAlchemyError
@@ -14,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from models import Attention, CallbackAttempt, Heartbeat, Order, OutboxMessage, now
 from shop import mail, orders, privacy
-from shop.attention import flag
+from shop.attention import flag, urgency
 from shop.config import settings
 from shop.db import db, upsert, write
 from shop.security import NOT_SHOWN, repeats_a_secret
@@ -27,6 +28,7 @@ LEASE = timedelta(seconds=60)
 BATCH = 20  # messages between two looks at the reservations
 ALERT_AFTER = 5  # failed attempts before the message is flagged
 DIGEST_EVERY = timedelta(hours=1)
+DIGEST_PER_KIND = 20  # items of a kind in one digest; the others follow in the next
 CALLBACK_EXPECTED_WITHIN = timedelta(minutes=15)
 MISSES_KEPT = 10_000  # callbacks without a known secret, and for how long; all others are kept for good
 MISSES_KEPT_FOR = timedelta(days=7)
@@ -114,8 +116,12 @@ def _queue_digest() -> None:
         last = session.scalar(select(func.max(Attention.mailed_at)))
         if last is not None and last > now() - DIGEST_EVERY:
             return
+        # Some of each kind: anybody can cause "possibly paid", and it must not crowd out a payment that arrived twice.
+        nth = func.row_number().over(partition_by=Attention.kind, order_by=Attention.id).label("nth")
+        first = news.with_only_columns(Attention.id, nth).subquery()
+        chosen = select(Attention).where(Attention.id.in_(select(first.c.id).where(first.c.nth <= DIGEST_PER_KIND)))
         # SKIP LOCKED: items being counted up right now are taken next time. Waiting for them could deadlock.
-        items = list(session.scalars(news.order_by(Attention.id).limit(100).with_for_update(skip_locked=True)))
+        items = list(session.scalars(chosen.order_by(Attention.id).with_for_update(skip_locked=True)))
         for item in items:
             item.mailed_at = now()
         if items:
@@ -199,11 +205,14 @@ def _mail_customer(message: OutboxMessage) -> None:
 
 
 def _mail_digest(message: OutboxMessage) -> None:
-    """Send the merchant the digest of what needs attention."""
-    items = db.session.scalars(
-        select(Attention).where(Attention.id.in_(message.payload["attention_ids"])).order_by(Attention.id)
-    ).all()
-    mail.send(message, settings.merchant_email, settings.shop_locales[0], items=items)
+    """Send the merchant the digest of what needs attention, the most urgent first, one entry for each kind."""
+    chosen = select(Attention).where(Attention.id.in_(message.payload["attention_ids"]))
+    items = db.session.scalars(chosen.order_by(urgency(), Attention.id)).all()
+    still_open = select(Attention.kind, func.count()).where(Attention.closed_at.is_(None)).group_by(Attention.kind)
+    counts = {row.kind: row.count for row in db.session.execute(still_open)}
+    kinds = [(kind, list(of_kind)) for kind, of_kind in groupby(items, lambda item: item.kind) if kind in counts]
+    if kinds:
+        mail.send(message, settings.merchant_email, settings.shop_locales[0], kinds=kinds, counts=counts)
 
 
 HANDLERS: dict[OutboxKind, Callable[[OutboxMessage], None]] = {

@@ -26,6 +26,7 @@ from app import create_app
 from models import Attention, Order, Product, Staff, StockMovement, now
 from shop import baskets, catalogue, orders, payments
 from shop.db import db, write
+from shop.limits import UNLIMITED
 from shop.states import AttentionKind, StockReason
 from tests.children import Child, Start, children, forget_settings
 from tests.pages import check_page, field
@@ -256,7 +257,7 @@ class OrderFactory:
         basket = baskets.find(token)
         assert basket is not None
         quote = orders.Quote(token, basket.version, {"pickup": basket.goods})
-        return orders.place(quote, CONTACT | contact, "pickup", "en")
+        return orders.place(quote, CONTACT | contact, "pickup", "en", UNLIMITED)
 
     def awaiting(self, slug: str = "stoneware-cup", quantity: int = 1) -> Order:
         """An order with an invoice of the sandbox."""

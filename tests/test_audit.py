@@ -30,6 +30,7 @@ from models import (
 )
 from shop import orders, payments, reconcile, stock, worker
 from shop.db import db, engine, sqlite_library, write
+from shop.limits import UNLIMITED
 from shop.ops import audit
 from shop.ops.audit import Finding
 from shop.states import CUSTOMER, WORKER, Actor, By, CallbackOutcome, DeliveryState, OrderState
@@ -163,15 +164,15 @@ def live_a_little(order: OrderFactory, staff: int) -> None:
     set_stock(OTHER, 9)
     order.expired()
     resumed = order.expired()
-    orders.resume(resumed.id)
+    orders.resume(resumed.id, UNLIMITED)
     order.run_out(resumed)
     orders.expire(resumed.id)
-    orders.resume(resumed.id)
+    orders.resume(resumed.id, UNLIMITED)
     order.pay(resumed)
     never_asked = order.placed()
     order.run_out(never_asked)
     orders.expire(never_asked.id)
-    orders.resume(never_asked.id)
+    orders.resume(never_asked.id, UNLIMITED)
     orders.cancel(order.placed().id, CUSTOMER)
     refund(in_review(order).id, staff)
     release(in_review(order).id, staff)
@@ -429,7 +430,7 @@ def test_invariant_8_only_allowed_moves_are_made(app: Flask, order: OrderFactory
     never_asked = order.placed()
     order.run_out(never_asked)
     orders.expire(never_asked.id)
-    orders.resume(never_asked.id)
+    orders.resume(never_asked.id, UNLIMITED)
     plant(
         "UPDATE order_event SET to_state = 'cancelled' WHERE seq = 2",
         "UPDATE order_event SET from_state = 'cancelled' WHERE seq = 3",
@@ -459,7 +460,7 @@ def test_invariant_8_an_event_of_another_kind_moves_nothing(app: Flask, order: O
 
 def test_invariant_8_each_move_leaves_the_state_that_was_reached(app: Flask, order: OrderFactory) -> None:
     late = order.expired()
-    orders.resume(late.id)
+    orders.resume(late.id, UNLIMITED)
     plant("UPDATE order_event SET from_state = 'placed', actor = 'shop' WHERE seq = 4")  # allowed, had it not expired
     assert report(app) == [broken(8, f"transitions from a state that the order was not in: 1 ({late.number})")]
 

@@ -8,6 +8,7 @@ from flask import Flask
 
 import models
 from shop import orders, payments, worker
+from shop.limits import UNLIMITED
 from shop.states import CUSTOMER, OrderState
 from tests.conftest import CheckingClient, OrderFactory, stock_of
 
@@ -44,7 +45,7 @@ def test_row_60_a_paid_order_stays_paid_whatever_the_clock_says(
         worker.tick()
         assert not orders.expire(paid.id)
         assert not orders.cancel(paid.id, CUSTOMER)
-        assert not orders.resume(paid.id)
+        assert not orders.resume(paid.id, UNLIMITED)
         orders.record_return(paid.id)
         payments.request_invoice(paid.id)
         assert order.pay(paid) is payments.CallbackOutcome.DUPLICATE

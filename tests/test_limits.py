@@ -1,6 +1,9 @@
-"""The limits: guessed secrets (row 21), a rejected API key (row 24), goods held by who doesn't pay (row 43)."""
+"""The limits: guessed secrets (row 21), a rejected API key (row 24), goods, orders and e-mails for who doesn't pay."""
 
+import email
+import email.policy
 import json
+import re
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,12 +18,12 @@ from sqlalchemy import event, insert
 from sqlalchemy.exc import OperationalError
 
 import amwal
-from models import Attention, CallbackAttempt, GatewayCall, Heartbeat, Order, now
+from models import Attention, CallbackAttempt, GatewayCall, Heartbeat, Order, OutboxMessage, now
 from shop import limits, orders, payments, privacy, worker
 from shop.db import db, write
 from shop.gateway import Gateway, reopen_checkout
-from shop.states import CUSTOMER, AttentionKind, CallbackOutcome, OrderState
-from tests.conftest import CheckingClient, OrderFactory, attention, rows, stock_of
+from shop.states import CUSTOMER, AttentionKind, CallbackOutcome, OrderState, OutboxKind
+from tests.conftest import CheckingClient, OrderFactory, attention, rows, set_stock, stock_of
 from tests.pages import Page, heading
 
 URL = "/amwal/callback"
@@ -416,11 +419,38 @@ def test_row_43_of_ipv6_the_first_64_bits_count(app: Flask, one: str, other: str
     assert (limits.network_digest(one) == limits.network_digest(other)) is same
 
 
-@pytest.mark.parametrize("address", ["", None, "unknown", "/run/shop.sock"])
-def test_row_43_without_an_address_only_the_browser_counts(app: Flask, address: str | None) -> None:
-    assert limits.network_digest(address) == ""
-    for browser in browsers(app, 11):
-        assert buy(browser, address or "").status_code == 303
+@pytest.mark.parametrize("address", ["", None, "unknown", "/run/shop.sock", "::ffff:300.1.1.1", "fe80::1::2"])
+def test_row_84_those_whose_address_cannot_be_read_share_the_limit_of_one(app: Flask, address: str | None) -> None:
+    assert limits.network_digest(address) == limits.network_digest(None) != limits.network_digest("192.0.2.1")
+    assert [buy(browser, address or "").status_code for browser in browsers(app, 11)] == [303] * 10 + [422]
+
+
+READABLE = [
+    ("203.0.113.6:50001", "203.0.113.6"),
+    (" 203.0.113.6 ", "203.0.113.6"),
+    ("[2001:db8::6]:50001", "2001:db8::6"),
+    ("[2001:db8::6]", "2001:db8::6"),
+    ("2001:db8::6", "2001:db8::6"),
+    ("[fe80::1%eth0]:80", "fe80::1"),
+    ("[::ffff:203.0.113.6]:80", "203.0.113.6"),
+]
+
+
+@pytest.mark.parametrize(("sent", "address"), READABLE)
+def test_row_84_an_address_with_a_port_or_brackets_is_read(app: Flask, sent: str, address: str) -> None:
+    assert limits.network_digest(sent) == limits.network_digest(address) != limits.network_digest(None)
+
+
+@pytest.mark.parametrize("sent", ["unknown", "_hidden", "203.0.113.6.7", "2001:db8:::1", "a, b", ""])
+def test_row_84_where_the_proxys_header_cannot_be_read_its_own_address_counts(
+    new_app: Callable[..., Flask], sent: str
+) -> None:
+    app = new_app(TRUSTED_PROXIES="1")
+    with app.app_context():
+        [browser] = browsers(app, 1)
+        browser.fill_basket()
+        browser.post("/checkout", data=browser.checkout_form(), headers={"X-Forwarded-For": sent})
+        assert rows(Order)[0].network == limits.network_digest("127.0.0.1")
 
 
 def test_row_43_the_address_itself_is_kept_nowhere(
@@ -447,3 +477,205 @@ def test_row_43_behind_a_proxy_the_customers_address_counts(new_app: Callable[..
             headers = {"X-Forwarded-For": f"203.0.113.9, 192.0.2.{number}"}  # what the client itself sent comes first
             assert browser.post("/checkout", data=browser.checkout_form(), headers=headers).status_code == 303
         assert len({placed.network for placed in rows(Order)}) == 11
+
+
+# --- Row 98: goods reserved in vain ----------------------------------------------------------------------------------
+
+
+def take(app: Flask, units: int, address: str = "192.0.2.1") -> Any:
+    """Check out so many cups in a fresh browser."""
+    [browser] = browsers(app, 1)
+    browser.fill_basket(quantity=units)
+    return buy(browser, address)
+
+
+def let_run_out(order: OrderFactory, which: Order) -> None:
+    """Let an order's reservation of half an hour run out."""
+    with write() as session:
+        stored = orders.lock(session, which.id)
+        stored.held_since, stored.reserved_until = now() - timedelta(minutes=31), now() - timedelta(minutes=1)
+    assert orders.expire(which.id)
+
+
+def test_row_98_nobody_empties_the_shop_twice_for_nothing(app: Flask, order: OrderFactory) -> None:
+    set_stock("stoneware-cup", 20)
+    assert take(app, 20).status_code == 303, "whoever comes first may take all there is"
+    let_run_out(order, rows(Order)[0])
+    refused = take(app, 11)
+    assert refused.status_code == 422
+    assert "You can order at most 10 of Stoneware Cup for now" in refused.text
+    assert take(app, 6).status_code == 303
+    assert "You can order at most 4 of Stoneware Cup" in take(app, 5).text, "what it holds already counts"
+    assert take(app, 4).status_code == 303
+    assert "You can order at most 0 of Stoneware Cup" in take(app, 1).text
+    assert take(app, 10, "192.0.2.2").status_code == 303, "others may take all that is left"
+
+
+def test_row_98_a_few_are_left_to_everybody(app: Flask, order: OrderFactory) -> None:
+    set_stock("stoneware-cup", 4)
+    take(app, 4)
+    let_run_out(order, rows(Order)[0])
+    assert "You can order at most 3 of Stoneware Cup" in take(app, 4).text
+    assert take(app, 3).status_code == 303
+
+
+@pytest.mark.parametrize(("minutes", "status"), [(31, 422), (5, 303)])
+def test_row_98_cancelling_just_before_the_end_helps_nobody(
+    app: Flask, order: OrderFactory, minutes: int, status: int
+) -> None:
+    """One who changed their mind after five minutes may order all the same."""
+    set_stock("stoneware-cup", 20)
+    take(app, 20)
+    [held] = rows(Order)
+    with write() as session:
+        orders.lock(session, held.id).held_since = now() - timedelta(minutes=minutes)
+    assert orders.cancel(held.id, CUSTOMER)
+    assert take(app, 20).status_code == status
+
+
+def test_row_98_what_a_network_paid_for_is_not_in_vain_and_a_day_later_all_is_forgotten(
+    app: Flask, order: OrderFactory
+) -> None:
+    set_stock("stoneware-cup", 40)
+    take(app, 20)
+    [held] = rows(Order)
+    with write() as session:
+        orders.lock(session, held.id).held_since = now() - timedelta(minutes=60)
+    order.pay(held)
+    assert take(app, 20).status_code == 303
+    let_run_out(order, rows(Order)[1])
+    assert take(app, 20).status_code == 422
+    with write() as session:
+        stored = orders.lock(session, rows(Order)[1].id)
+        stored.held_since, stored.reserved_until = now() - timedelta(hours=26), now() - timedelta(hours=25)
+    assert take(app, 20).status_code == 303
+
+
+def test_row_98_reserving_again_asks_for_units_too(app: Flask, client: CheckingClient, order: OrderFactory) -> None:
+    set_stock("stoneware-cup", 20)
+    client.fill_basket(quantity=20)
+    buy(client)
+    [held] = rows(Order)
+    let_run_out(order, held)
+    assert "You can order at most 10 of Stoneware Cup" in press(client, held, "reservation")
+    assert order.again(held).state is OrderState.EXPIRED
+    assert stock_of("stoneware-cup") == 20
+
+
+def test_row_98_an_order_is_reserved_again_twice_and_then_ordered_again(
+    app: Flask, client: CheckingClient, order: OrderFactory
+) -> None:
+    buy(client)
+    [held] = rows(Order)
+    for _ in range(2):
+        let_run_out(order, held)
+        assert "Pay $" in heading(press(client, held, "reservation"))
+    token = client.csrf_token(f"/orders/{held.token}")
+    let_run_out(order, held)
+    page = client.get(f"/orders/{held.token}").text
+    assert "Already paid? You don't need to do anything." in page
+    assert "Reserve them again" not in page
+    assert client.post(f"/orders/{held.token}/reservation", data={"csrf_token": token}).status_code == 303
+    assert order.again(held).state is OrderState.EXPIRED
+    assert heading(press(client, held, "basket")) == "Your basket"
+    assert "Stoneware Cup" in client.get("/basket").text
+
+
+def test_row_98_a_return_without_a_cookie_still_extends_the_reservation_once(app: Flask, order: OrderFactory) -> None:
+    """The phone that scanned the code and paid has none."""
+    waiting = order.awaiting()
+    before = waiting.reserved_until
+    [phone] = browsers(app, 1)
+    for _ in range(3):
+        phone.get(f"/orders/{waiting.token}?returned=success")
+    assert order.again(waiting).reserved_until - before == timedelta(minutes=120)
+
+
+# --- Row 99: orders and e-mails for nothing --------------------------------------------------------------------------
+
+
+def test_row_99_a_network_places_thirty_orders_an_hour_that_it_does_not_pay(app: Flask, order: OrderFactory) -> None:
+    def place_and_cancel() -> int:
+        answer = take(app, 1)
+        if answer.status_code == 303:
+            orders.cancel(rows(Order)[-1].id, CUSTOMER)
+        return int(answer.status_code)
+
+    assert [place_and_cancel() for _ in range(31)] == [303] * 30 + [422]
+    refused = take(app, 1)
+    assert "There were too many unpaid orders from your internet connection." in refused.text
+    assert take(app, 1, "192.0.2.2").status_code == 303, "others aren't concerned"
+    order.pay(rows(Order)[0])
+    assert place_and_cancel() == 303, "one that is paid, even late, gives its place back"
+    assert place_and_cancel() == 422
+    with write() as session:
+        session.get_one(Order, rows(Order)[5].id).placed_at = now() - timedelta(minutes=61)
+    assert place_and_cancel() == 303
+
+
+def test_row_99_many_customers_behind_one_address_who_pay_are_not_limited(app: Flask, order: OrderFactory) -> None:
+    set_stock("stoneware-cup", 60)
+    for _ in range(40):
+        assert take(app, 1).status_code == 303
+        order.pay(rows(Order)[-1])
+
+
+def test_row_99_the_demos_own_machine_is_not_limited(new_app: Callable[..., Flask]) -> None:
+    app = new_app(DEMO="on", PUBLIC_URL="http://192.0.2.7:8000")
+    with app.app_context():
+        set_stock("stoneware-cup", 60)
+        assert {take(app, 1, "192.0.2.7").status_code for _ in range(12)} == {303}
+        assert {take(app, 1, "127.0.0.1").status_code for _ in range(12)} == {303}
+        assert [take(app, 1, "192.0.2.8").status_code for _ in range(11)] == [303] * 10 + [422], "phones are"
+
+
+MAILBOX = ["sara@example.com", "Sara@Example.com", "sara+1@example.com", "sara+x+y@example.com"]
+
+
+def test_row_99_a_mailbox_gets_three_links_to_pay_a_day(
+    app: Flask, client: CheckingClient, order: OrderFactory
+) -> None:
+    """Anybody can type anybody's address."""
+    addresses = [*MAILBOX, "sara@example.org", "sara.h@example.com", "xsara+1@example.com", "sara+@example.com.au"]
+    for address in addresses:
+        payments.request_invoice(order.placed(email=address).id)
+    queued = {message.payload["order_id"] for message in rows(OutboxMessage, kind=OutboxKind.MAIL_PAY_HERE)}
+    placed = rows(Order)
+    assert [one.email for one in placed if one.id not in queued] == [MAILBOX[3]]
+    said = "We haven't e-mailed you this link"
+    third, fourth = (client.get(f"/orders/{one.token}?key={one.key}").text for one in placed[2:4])
+    assert (said in third, said in fourth) == (False, True)
+    for one, hint in ((placed[2], "open the link in our e-mail"), (placed[3], "use the browser you ordered with")):
+        order.run_out(one)
+        orders.expire(one.id)
+        assert f"To manage this order, {hint}" in client.get(f"/orders/{one.token}").text
+    order.pay(placed[3])
+    assert len(rows(OutboxMessage, kind=OutboxKind.MAIL_RECEIPT)) == 1, "receipts are never limited"
+    with write() as session:
+        session.get_one(Order, placed[0].id).placed_at = now() - timedelta(hours=25)
+    payments.request_invoice(order.placed(email="sara+z@example.com").id)
+    assert len(rows(OutboxMessage, kind=OutboxKind.MAIL_PAY_HERE)) == len(addresses)
+
+
+def test_row_99_orders_said_to_be_paid_hide_no_payment_that_arrived_twice(
+    app: Flask, order: OrderFactory, tmp_path: Path
+) -> None:
+    twice = order.awaiting()
+    order.pay(twice)
+    set_stock("stoneware-cup", 60)
+    for _ in range(60):
+        placed = order.placed()
+        with write() as session:
+            stored = orders.lock(session, placed.id)
+            stored.state, stored.returned_at = OrderState.AWAITING_PAYMENT, now() - timedelta(hours=1)
+    worker._beat()
+    worker._notice_possibly_paid()
+    order.pay(twice, paymentSessionId="another")
+    worker.tick()
+    [digest] = (tmp_path / "mail").glob("mail-digest*")
+    mail = email.message_from_bytes(digest.read_bytes(), policy=email.policy.default)
+    text = mail.get_content()
+    assert text.index("1. Paid twice") < text.index(twice.number) < text.index("2. Possibly paid")
+    assert "(60)" in text
+    assert len(re.findall(r"^ +A-\d+", text, re.MULTILINE)) == 1 + worker.DIGEST_PER_KIND
+    assert "61 things need your attention" in str(mail["Subject"])

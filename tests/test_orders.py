@@ -12,6 +12,7 @@ from sqlalchemy.exc import IntegrityError
 from models import Basket, Order, OrderEvent, OrderLine, Payment, Product, Shop, StockMovement, now
 from shop import baskets, orders, payments, refusals
 from shop.db import write
+from shop.limits import UNLIMITED
 from shop.states import CUSTOMER, TRANSITIONS, Actor, By, EventKind, OrderState, PaymentSource, StockReason
 from tests.conftest import CheckingClient, OrderFactory, rows, set_stock, stock_of
 
@@ -100,7 +101,7 @@ def test_of_two_who_move_an_order_one_wins(app: Flask, order: OrderFactory) -> N
 
 def test_the_history_has_no_gaps(app: Flask, order: OrderFactory) -> None:
     late = order.expired()
-    orders.resume(late.id)
+    orders.resume(late.id, UNLIMITED)
     orders.record_return(late.id)
     order.pay(late)
     order.pay(late, paymentSessionId="again")
@@ -132,8 +133,8 @@ def test_resuming_takes_the_stock_again_and_keeps_the_invoice(app: Flask, order:
     late = order.expired("brass-dallah", 3)
     assert late.invoice is not None
     invoice = late.invoice.gateway_id
-    assert orders.resume(late.id)
-    assert not orders.resume(late.id)
+    assert orders.resume(late.id, UNLIMITED)
+    assert not orders.resume(late.id, UNLIMITED)
     held = order.again(late)
     assert (held.state, held.reservation) == (OrderState.AWAITING_PAYMENT, 2)
     assert held.invoice is not None
@@ -146,7 +147,7 @@ def test_resuming_without_an_invoice_leads_back_to_placed(app: Flask, order: Ord
     placed = order.placed()
     order.run_out(placed)
     orders.expire(placed.id)
-    assert orders.resume(placed.id)
+    assert orders.resume(placed.id, UNLIMITED)
     assert order.again(placed).state is OrderState.PLACED
 
 
@@ -154,7 +155,7 @@ def test_resuming_what_was_sold_meanwhile_changes_nothing(app: Flask, order: Ord
     late = order.expired("brass-dallah", 3)
     set_stock("brass-dallah", 2)
     with pytest.raises(refusals.SoldOut):
-        orders.resume(late.id)
+        orders.resume(late.id, UNLIMITED)
     unchanged = order.again(late)
     assert (unchanged.state, unchanged.reservation) == (OrderState.EXPIRED, 1)
     assert stock_of("brass-dallah") == 2
@@ -176,7 +177,7 @@ def test_row_66_holding_again_gives_no_second_extension_and_a_second_return_coun
     orders.record_return(waiting.id)
     order.run_out(waiting)
     orders.expire(waiting.id)
-    orders.resume(waiting.id)
+    orders.resume(waiting.id, UNLIMITED)
     assert not order.again(waiting).buyer_returned
     orders.record_return(waiting.id)
     again = order.again(waiting)

@@ -37,6 +37,7 @@ from models import (
 )
 from shop import baskets, catalogue, orders, payments, spreadsheets, stock, worker
 from shop.db import db, engine, write
+from shop.limits import UNLIMITED
 from shop.ops import audit, doctor
 from shop.states import AttentionKind, OrderState, OutboxKind
 from tests.children import Start, free_port, free_ports, wait_for
@@ -167,7 +168,7 @@ def place_two(order: OrderFactory, *slugs: str) -> Order:
     basket = baskets.find(token)
     assert basket
     quote = orders.Quote(basket.token, basket.version, {"pickup": basket.goods})
-    placed = orders.place(quote, CONTACT, "pickup", "en")
+    placed = orders.place(quote, CONTACT, "pickup", "en", UNLIMITED)
     order.run_out(placed)
     assert orders.expire(placed.id)
     return order.again(placed)
@@ -191,7 +192,7 @@ def resume_crossing(
     def resume(one: Order) -> None:
         with app.app_context():
             start.wait()
-            orders.resume(one.id)
+            orders.resume(one.id, UNLIMITED)
 
     monkeypatch.setattr(stock, "_change", change_slowly)
     with ThreadPoolExecutor(2) as buyers:
@@ -455,7 +456,7 @@ def wait_until(holds: Callable[[], object]) -> None:
 
 # --- Migrations and the doctor ---------------------------------------------------------------------------------------
 
-UNLIMITED = """
+NO_LIMIT = """
 import sqlalchemy as sa
 from alembic import op
 
@@ -472,7 +473,7 @@ def test_a_migration_may_take_its_time_but_not_stand_in_everybodys_way(
     app: Flask, order: OrderFactory, tmp_path: Any
 ) -> None:
     order.placed()
-    migrate_once_more(app, tmp_path, UNLIMITED)
+    migrate_once_more(app, tmp_path, NO_LIMIT)
     with engine().connect() as connection:
         assert connection.scalar(text("SELECT limits FROM orders")) == "['0', '5s']"
         assert shown(connection, "statement_timeout") == ["10s"]

@@ -27,6 +27,7 @@ from models import (
 from shop import baskets, catalogue, orders, privacy, worker
 from shop.attention import flag
 from shop.db import db, engine, write
+from shop.limits import UNLIMITED
 from shop.ops import audit
 from shop.states import CUSTOMER, AttentionKind, CallbackOutcome, DeliveryState, OrderState, OutboxKind
 from tests.conftest import CheckingClient, OrderFactory, attention, rows, stock_of
@@ -142,7 +143,7 @@ def test_row_68_a_forgotten_order_cannot_be_resumed_and_its_payment_reaches_a_pe
     late = placed(order, "expired")
     stock = stock_of("stoneware-cup")
     assert forget(app).exit_code == 0
-    assert not orders.resume(late.id)
+    assert not orders.resume(late.id, UNLIMITED)
     assert order.pay(late) is CallbackOutcome.ACCEPTED
     assert order.again(late).state is OrderState.NEEDS_REVIEW
     assert attention(AttentionKind.PAID_CANCELLED) is not None

@@ -22,6 +22,7 @@ from sqlalchemy.exc import OperationalError
 from models import Attention, Heartbeat, Order, OutboxMessage, now
 from shop import orders, worker
 from shop.db import db, write
+from shop.limits import UNLIMITED
 from shop.states import CUSTOMER, AttentionKind, OrderState, OutboxKind
 from tests.conftest import CheckingClient, OrderFactory, attention, rows
 
@@ -225,7 +226,7 @@ def test_row_64_a_second_return_is_told_though_the_first_was_settled(app: Flask,
         session.execute(update(Attention).values(closed_at=now(), last_at=now() - timedelta(minutes=17)))
     order.run_out(waiting)
     orders.expire(waiting.id)
-    assert orders.resume(waiting.id)
+    assert orders.resume(waiting.id, UNLIMITED)
     with write() as session:  # both long ago, one after the other
         stored = orders.lock(session, waiting.id)
         stored.held_since, stored.returned_at = now() - timedelta(minutes=30), now() - timedelta(minutes=40)

@@ -22,7 +22,7 @@ from sqlalchemy.orm import joinedload, selectinload
 from werkzeug.wrappers import Response
 
 from models import Order, OrderLine, now
-from shop import baskets, orders, payments, refusals
+from shop import baskets, limits, orders, outbox, payments, refusals
 from shop.db import db
 from shop.states import CUSTOMER, OrderState
 from shop.views import browser
@@ -50,6 +50,8 @@ def show(token: str) -> ResponseReturnValue:
         status_view=status_view(order, came_back_unpaid=returned == "cancel"),
         full=full,
         key=key if full else "",
+        may_resume=limits.may_resume(order),
+        link_mailed=outbox.has_mailed_link(order.id),
         qr_uri=_data_uri(order),
         payment_host=urlsplit(order.invoice.url).netloc if order.invoice else "",
         status_url=url_for("order.status", token=token),
