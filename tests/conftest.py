@@ -82,7 +82,7 @@ class CheckingClient(FlaskClient):
 
     def csrf_token(self, path: str) -> str:
         """The token in a page's forms."""
-        return field(self.get(path).text, "csrf_token")
+        return field(self.get(path, follow_redirects=True).text, "csrf_token")
 
 
 @pytest.fixture(scope="session")
@@ -259,9 +259,9 @@ class OrderFactory:
         quote = orders.Quote(token, basket.version, {"pickup": basket.goods})
         return orders.place(quote, CONTACT | contact, "pickup", "en", UNLIMITED)
 
-    def awaiting(self, slug: str = "stoneware-cup", quantity: int = 1) -> Order:
+    def awaiting(self, slug: str = "stoneware-cup", quantity: int = 1, **contact: str) -> Order:
         """An order with an invoice of the sandbox."""
-        order = self.placed(slug, quantity)
+        order = self.placed(slug, quantity, **contact)
         payments.request_invoice(order.id)
         return self.again(order)
 

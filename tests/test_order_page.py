@@ -219,11 +219,61 @@ def test_row_42_the_plain_token_changes_nothing(
     assert order.again(placed).state is OrderState.AWAITING_PAYMENT
 
 
-def test_the_e_mailed_key_opens_everything(stranger: CheckingClient, placed: Any) -> None:
-    page = stranger.get(path(placed, f"?key={placed.key}")).text
+def test_row_105_the_e_mailed_key_opens_everything_and_leaves_the_address_at_once(
+    stranger: CheckingClient, placed: Any
+) -> None:
+    stranger.fill_basket()  # from here on the browser sends a cookie
+    answer = stranger.get(path(placed, f"?returned=cancel&key={placed.key}"))
+    assert (answer.status_code, answer.headers["Location"]) == (303, path(placed, "?returned=cancel"))
+    assert answer.headers["Cache-Control"] == "no-store"
+    page = stranger.follow(answer).text
     assert "Olive Street" in page
     assert "sara@example.com" in page
-    assert heading(post(stranger, placed, "cancellation", f"?key={placed.key}")) == "Order cancelled"
+    assert placed.key not in page
+    assert heading(post(stranger, placed, "cancellation")) == "Order cancelled"
+
+
+def test_row_105_a_browser_without_any_cookie_sees_the_page_first(stranger: CheckingClient, placed: Any) -> None:
+    link = path(placed, f"?key={placed.key}")
+    first = stranger.get(link)
+    assert first.status_code == 200
+    assert first.headers["Cache-Control"] == "no-store"
+    assert "Olive Street" in first.text
+    assert "js/clean-address.js" in first.text
+    again = stranger.get(link)
+    assert again.status_code == 303
+    assert "Olive Street" in stranger.follow(again).text
+    assert "clean-address" not in stranger.get(path(placed, "")).text
+
+
+def test_row_105_where_cookies_are_off_the_key_goes_on_opening(app: Flask, placed: Any) -> None:
+    browser = app.test_client(use_cookies=False)
+    link = path(placed, f"?key={placed.key}")
+    for _ in range(2):
+        assert "Olive Street" in browser.get(link).text
+    assert f"/cancellation?key={placed.key}" in browser.get(link).text
+
+
+def test_row_105_a_language_alone_shows_that_cookies_are_kept(stranger: CheckingClient, placed: Any) -> None:
+    stranger.post("/language", data={"language": "ar", "next": "/"})
+    assert stranger.get(path(placed, f"?key={placed.key}")).status_code == 303
+
+
+@pytest.mark.parametrize("method", ["get", "head"])
+def test_row_105_a_mail_scanner_that_opens_the_link_changes_nothing(
+    app: Flask, placed: Any, order: OrderFactory, method: str
+) -> None:
+    before = order.again(placed).events_count
+    for _ in range(3):
+        assert getattr(app.test_client(), method)(path(placed, f"?key={placed.key}")).status_code == 200
+    after = order.again(placed)
+    assert (after.state, after.events_count, after.returned_at) == (OrderState.AWAITING_PAYMENT, before, None)
+
+
+def test_row_105_a_wrong_key_is_not_remembered(stranger: CheckingClient, placed: Any) -> None:
+    stranger.fill_basket()
+    assert stranger.get(path(placed, f"?key={placed.key}x")).status_code == 200
+    assert "Olive Street" not in stranger.get(path(placed, "")).text
 
 
 @pytest.mark.parametrize("key", ["", "wrong", "é", "x" * 5000])

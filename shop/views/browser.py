@@ -2,7 +2,7 @@
 
 import hmac
 
-from flask import request, session
+from flask import current_app, request, session
 
 from models import Order
 from shop.config import settings
@@ -24,6 +24,12 @@ def keep_basket(token: str) -> None:
     if session.get("basket") != token:
         session["basket"] = token
         session.permanent = True
+
+
+def sends_cookies() -> bool:
+    """Whether the browser sent a cookie of this shop, so that it keeps cookies."""
+    ours = {current_app.config["SESSION_COOKIE_NAME"], current_app.config["LANGUAGE_COOKIE"]}
+    return not ours.isdisjoint(request.cookies)
 
 
 def order_tokens() -> list[str]:

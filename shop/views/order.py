@@ -36,6 +36,9 @@ def show(token: str) -> ResponseReturnValue:
 
     `?returned=success` marks a browser that comes back from the payment page. It proves no payment; the first one
     extends the reservation: see `orders.record_return`. `?returned=cancel` changes nothing.
+
+    `?key=` opens all of the order to this browser from now on, and leaves the address at once: there it would stay in
+    histories and in the logs of proxies. A browser without cookies keeps it.
     """
     order = order_or_404(token)
     returned = request.args.get("returned")
@@ -44,6 +47,10 @@ def show(token: str) -> ResponseReturnValue:
         order = order_or_404(token)
     key = request.args.get("key", "")
     full = browser.may_see_all(order, key)
+    if key and full:
+        browser.keep_order(order)
+        if browser.sends_cookies():
+            return _without_key(order)
     page = render_template(
         "order/show.html",
         order=order,
@@ -171,6 +178,11 @@ def _bring_basket_back(order: Order) -> None:
         browser.keep_basket(baskets.add_order(begun.token, order))
     elif order.basket is not None:
         browser.keep_basket(order.basket.token)
+
+
+def _without_key(order: Order) -> Response:
+    rest: dict[str, Any] = {name: value for name, value in request.args.items() if name != "key"}
+    return _private(redirect(url_for("order.show", token=order.token, **rest), 303))
 
 
 def _data_uri(order: Order) -> str | None:

@@ -263,3 +263,18 @@ def test_row_47_a_script_in_names_and_notes_stays_text(visit: Callable[..., Visi
     visitor.page.goto(f"{demo.shop}/orders/{placed.token}?key={placed.key}")
     assert "broken" not in visitor.page.title()
     assert evil in visitor.page.locator("main").inner_text()
+
+
+def test_row_105_the_orders_key_leaves_the_address_bar_and_the_history(
+    visit: Callable[..., Visitor], demo: Demo, shop: Flask
+) -> None:
+    placed = OrderFactory(shop.extensions["store"]).placed()
+    page = visit().page
+    page.goto(f"{demo.shop}/orders/{placed.token}?key={placed.key}")
+    page.wait_for_url(f"{demo.shop}/orders/{placed.token}")
+    page.reload()
+    assert "12 Olive Street" in page.locator("main").inner_text()
+    page.goto(demo.shop)
+    page.go_back()
+    assert placed.key not in page.url
+    assert "12 Olive Street" in page.locator("main").inner_text()

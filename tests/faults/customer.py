@@ -50,6 +50,7 @@ class Customer:
         self.plan = self.chance.choices(list(PLANS), weights=list(PLANS.values()))[0]
         self.odd_answer = self.chance.choice(ODD_ANSWERS) if self.chance.random() < 0.08 else ""
         self.sends_twice = self.chance.random() < 0.05
+        self.contact = CONTACT | {"email": f"customer-{number}@example.com"}
         self.browser = requests.Session()
         self.browser.trust_env = False
         address = ".".join(str(self.chance.randint(1, 254)) for _ in range(4))
@@ -67,7 +68,7 @@ class Customer:
             return "sold out" if answer.status_code == 422 else f"basket {answer.status_code}"
         if self.odd_answer:
             requests.post(f"{self.sandbox}/trouble", json={"case": self.odd_answer, "invoice": "next"}, timeout=30)
-        form = hidden(page.text) | CONTACT | {"delivery": "standard"}
+        form = hidden(page.text) | self.contact | {"delivery": "standard"}
         answers = [self._ask("POST", "/checkout", form) for _ in range(1 + self.sends_twice)]
         if any(answer.status_code != 303 for answer in answers):
             return _said(answers[0])

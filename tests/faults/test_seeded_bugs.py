@@ -78,7 +78,7 @@ def test_a_seeded_bug_is_caught(shop: Shop, bug: Bug) -> None:
 def two_workers_at_once_send_each_message_once(shop: Shop) -> None:
     """Each of them is handed to one of the two."""
     worker.tick()  # the first round leaves a sign of life, which is none of this
-    waiting = [shop.order.awaiting() for _ in range(4)]
+    waiting = [shop.order.awaiting(email=f"{number}@example.com") for number in range(4)]
     handled: list[int] = []
 
     def send(message: OutboxMessage) -> None:

@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -596,8 +597,11 @@ SELDOM = {
 def harness(tmp_path_factory: pytest.TempPathFactory, migrated: Path) -> Iterator[Harness]:
     """A shop to begin anew with, again and again."""
     made = Harness(tmp_path_factory.mktemp("stateful"), migrated)
+    # All browsers are at one address and have one mailbox. These limits have tests of their own.
+    far = {"MAX_UNPAID_PER_HOUR": 10**6, "IN_VAIN": timedelta.max, "MAX_RESUMES": 10**6, "MAX_PAY_HERE_PER_DAY": 10**6}
     # The list of 250 countries takes most of a page's time.
-    with patch.object(checkout, "countries", lambda: [("JO", "Jordan"), ("SA", "Saudi Arabia")]):
+    countries = patch.object(checkout, "countries", lambda: [("JO", "Jordan"), ("SA", "Saudi Arabia")])
+    with countries, patch.multiple(limits, **far):
         yield made
     made.forget_connections()
 
