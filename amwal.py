@@ -176,8 +176,8 @@ def parse_invoice(content: bytes, payment_origins: Collection[str] = PAYMENT_ORI
     if not isinstance(data, dict):
         raise BadReply("`data` is missing")
     invoice_id, url, secret = (_reply_text(data, name) for name in ("invoiceId", "url", "secret"))
-    if secret.lower() in unquote(url).lower():  # looked at first: what is said about a wrong address names its host
-        raise BadReply("`url` contains the secret, so its reader could confirm the payment")
+    if _reveals(f"{url} {invoice_id}", secret):  # looked at first: what is said about a wrong address names its host
+        raise BadReply("`url` or `invoiceId` contains the secret, so its reader could confirm the payment")
     check_payment_url(url, payment_origins)
     return Invoice(id=invoice_id, url=url, secret=secret, qr=read_qr(data.get("QR")))
 
@@ -188,6 +188,18 @@ def _reply_text(data: dict[str, Any], name: str) -> str:
     if not isinstance(value, str) or len(value) > limit or not re.fullmatch(r"[!-~]+", value):
         raise BadReply(f"`{name}` is missing or no plain text")
     return value
+
+
+def _reveals(text: str, secret: str) -> bool:
+    """Whether a text contains the secret: plain, without dashes, percent-encoded any number of times, or in base64."""
+    for _ in range(text.count("%") + 1):
+        text = unquote(text)
+    bare = secret.replace("-", "").lower()
+    packed = [secret.encode(), bare.encode()] + ([bytes.fromhex(bare)] if re.fullmatch("[0-9a-f]{32}", bare) else [])
+    # Base64 depends on the bytes before: three cases. The groups at the edges hold bits of the neighbours.
+    coded = (base64.b64encode(bytes(n) + one)[4 if n else 0 : -4].decode() for one in packed for n in range(3))
+    usual = text.replace("-", "+").replace("_", "/")
+    return bare in text.replace("-", "").lower() or any(len(one) > 8 and one in usual for one in coded)
 
 
 def check_payment_url(url: str, payment_origins: Collection[str]) -> None:

@@ -140,9 +140,7 @@ def _amount(fields: dict[str, Any]) -> Decimal:
 
 
 def _text(fields: dict[str, Any], name: str, *, required: bool = True) -> str:
-    if name not in fields and not required:
-        return ""
-    text = fields.get(name)
+    text = fields.get(name, "")
     if not isinstance(text, str) or (required and not text.strip()):
         abort(422, f"{name} must be {'a string that is not empty' if required else 'a string'}.")
     # Lone surrogates can't be stored or displayed; control characters such as NUL are a mistake.
@@ -153,7 +151,7 @@ def _text(fields: dict[str, Any], name: str, *, required: bool = True) -> str:
 
 def _url(fields: dict[str, Any], name: str) -> str:
     url = _text(fields, name, required=False)
-    if name not in fields:
+    if not url.strip():  # the documentation's own example sends empty ones
         return ""
     try:
         parts = urlsplit(url)

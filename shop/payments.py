@@ -5,7 +5,6 @@ A reply is committed before the customer sees it, and a callback before it is an
 """
 
 import logging
-import re
 import time
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -26,6 +25,7 @@ from shop.gateway import current_gateway
 from shop.limits import current_miss_limiter, may_mail_pay_here
 from shop.money import to_decimal
 from shop.outbox import enqueue
+from shop.security import redact
 from shop.states import (
     GATEWAY,
     SHOP,
@@ -310,11 +310,3 @@ def _review(session: Session, order: Order, kind: AttentionKind, by: By) -> None
     """Put a paid order without reserved stock in review: the merchant decides."""
     if orders.transition(session, order, OrderState.NEEDS_REVIEW, by, str(kind.value), paid_at=now()):
         flag(session, kind, order.number, "", order.id)
-
-
-def redact(body: bytes) -> str:
-    """Cut a body for the inbox. Remove UUIDs (the gateway's secrets are UUIDs) and the values of fields `secret`."""
-    text = body[:4000].decode("utf-8", "replace").replace("\x00", "�")
-    text = re.sub(r"""(?i)(secret["']?\s*[:=]\s*)("(?:[^"\\]|\\.)*"?|'[^']*'?|[^,}\]&]*)""", r'\1"…"', text)
-    text = re.sub(r"[0-9a-fA-F]{8}-?(?:[0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12}", "…", text)
-    return text[:500]

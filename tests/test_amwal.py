@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from decimal import Decimal
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from hypothesis import given
@@ -129,6 +130,43 @@ def test_row_31_a_secret_inside_the_url_is_a_bad_reply_that_does_not_repeat_it(u
     with pytest.raises(amwal.BadReply, match="secret") as caught:
         amwal.parse_invoice(reply(url=url), ORIGINS)
     assert SECRET not in str(caught.value).lower()
+
+
+def in_base64(secret: bytes, before: bytes = b"") -> str:
+    return base64.urlsafe_b64encode(before + secret + b"; and more").decode()
+
+
+BARE = SECRET.replace("-", "")
+DISGUISED = [
+    BARE,
+    BARE.upper(),
+    SECRET.replace("-", "--"),
+    quote(quote("%" + SECRET.encode().hex("%"))),
+    "".join(f"%25{ord(c):02X}" for c in SECRET),
+    base64.b64encode(SECRET.encode()).decode(),
+    quote(base64.b64encode(SECRET.encode()).decode(), safe=""),
+    base64.urlsafe_b64encode(bytes.fromhex(BARE)).decode().rstrip("="),
+    in_base64(SECRET.encode(), b"1"),
+    in_base64(SECRET.encode(), b"id"),
+    in_base64(BARE.encode(), b"session"),
+    in_base64(bytes.fromhex(BARE), bytes(7)),
+]
+
+
+@pytest.mark.parametrize("disguised", DISGUISED)
+@pytest.mark.parametrize("place", ["url", "invoiceId"])
+def test_row_107_a_disguised_secret_is_a_bad_reply_too(disguised: str, place: str) -> None:
+    value = f"{DATA['url']}?s={disguised}" if place == "url" else disguised
+    with pytest.raises(amwal.BadReply, match="contains the secret|no plain text") as caught:
+        amwal.parse_invoice(reply(**{place: value}), ORIGINS)
+    assert disguised not in str(caught.value)
+
+
+def test_row_107_an_invoice_id_that_is_the_secret_is_refused_and_a_common_beginning_is_not() -> None:
+    with pytest.raises(amwal.BadReply, match="secret"):
+        amwal.parse_invoice(reply(invoiceId=SECRET), ORIGINS)
+    shared = f"{DATA['url']}/{SECRET[:20]}"
+    assert amwal.parse_invoice(reply(url=shared), ORIGINS).url == shared
 
 
 def test_the_secret_shows_in_no_representation() -> None:
@@ -263,7 +301,7 @@ def test_the_put_is_as_documented(bad_gateway: Gateway) -> None:
     }
 
 
-def test_optional_fields_are_optional_and_an_empty_one_is_an_absent_one(bad_gateway: Gateway) -> None:
+def test_row_109_optional_fields_are_optional_and_an_empty_one_is_an_absent_one(bad_gateway: Gateway) -> None:
     bad_gateway.behaviours = [answer("200 OK", reply())]
     client = amwal.Client(bad_gateway.url, "the-key")
     client.create_invoice(amount=Decimal("5"), header="Order")

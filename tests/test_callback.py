@@ -248,6 +248,8 @@ def test_row_11_what_cannot_be_read_is_refused_and_recorded_without_its_secret(
         b"secret=plain-text&invoiceId=1",
         b"secret: plain-text",
         b'{"secret": "plain-text',
+        rb'{"s\u0065cret": "plain-text", "x": 1, "x": 2}',
+        rb'{"\u0053\u0045\u0043\u0052\u0045\u0054": "plain-text", "x": 1, "x": 2}',
     ],
 )
 def test_row_11_a_secret_that_is_no_uuid_is_not_stored_either(client: CheckingClient, body: bytes) -> None:
