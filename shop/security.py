@@ -1,14 +1,18 @@
 """Guards of every request: host check, origin check of the two shared forms, security headers."""
 
+import logging
 import re
+import time
 from urllib.parse import quote, unquote, urlsplit
 
-from flask import Flask, Request, Response, abort, redirect, request
+from flask import Flask, Request, Response, abort, current_app, redirect, request
 from flask.typing import ResponseReturnValue
 from sqlalchemy import make_url
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from shop.config import LOOPBACK, Settings, settings
+
+log = logging.getLogger(__name__)
 
 ANY_HOST = frozenset({"/healthz", "/readyz"})
 """Probes come by IP address. Their answers contain nothing that a wrong Host could poison."""
@@ -46,8 +50,8 @@ HEADERS = {
 def init_security(app: Flask) -> None:
     """Register the guards."""
     proxies = settings.trusted_proxies
-    if proxies:  # forwarded headers count only behind a known proxy
-        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=proxies, x_proto=proxies, x_host=proxies)  # type: ignore[method-assign]
+    if proxies:  # forwarded headers count only behind a known proxy; X-Forwarded-Host never: clients can send it
+        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=proxies, x_proto=proxies, x_host=0)  # type: ignore[method-assign]
     app.before_request(check_host)
     app.before_request(refuse_nul)
     app.after_request(add_headers)
@@ -67,12 +71,22 @@ def check_host() -> ResponseReturnValue | None:
     if request.path in ANY_HOST or host == public_host():
         return None
     if not settings.demo or not re.fullmatch(r"(localhost|127\.0\.0\.1|\[::1\])(:\d+)?", request.host):
+        _log_refused(host)
         # Plain text: the links of an error page need a valid host.
         return Response("This shop does not answer under that name.\n", 400, content_type="text/plain; charset=utf-8")
     if request.method in ("GET", "HEAD"):
         query = f"?{request.query_string.decode('ascii', 'ignore')}" if request.query_string else ""
         return redirect(f"{settings.public_url}{quote(request.path)}{query}", 307)
     return None
+
+
+def _log_refused(host: str) -> None:
+    """Log a wrong Host, at most one a minute: a proxy that changes it refuses everybody, and anybody can send one."""
+    last = current_app.extensions.get("refused_host_logged")
+    if last is None or time.monotonic() > last + 60:
+        current_app.extensions["refused_host_logged"] = time.monotonic()
+        told = "a request for the host %r was refused: PUBLIC_URL has %r. A proxy must pass the Host header unchanged"
+        log.warning(told, host[:200], public_host())
 
 
 def refuse_nul() -> None:
@@ -98,12 +112,13 @@ def is_same_origin(incoming: Request) -> bool:
     """Whether a form was sent from our own pages. For the forms on shared, cached pages, which carry no token.
 
     Browsers send `Origin` with every POST; without it, `Sec-Fetch-Site` decides. A client that sends neither is no
-    browser that another site could trick.
+    browser that another site could trick. `Origin: null` comes from our own pages, too, if a proxy adds the referrer
+    policy no-referrer to them.
     """
-    sent = incoming.headers.get("Origin")
+    sent, site = incoming.headers.get("Origin"), incoming.headers.get("Sec-Fetch-Site")
     if sent is None:
-        return incoming.headers.get("Sec-Fetch-Site", "same-origin") in ("same-origin", "none")
-    return bool(sent == settings.public_url)
+        return site in (None, "same-origin", "none")
+    return sent == settings.public_url or (sent == "null" and site == "same-origin")
 
 
 def own_path(target: str) -> str:

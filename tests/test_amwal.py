@@ -157,7 +157,7 @@ DISGUISED = [
 @pytest.mark.parametrize("place", ["url", "invoiceId"])
 def test_row_107_a_disguised_secret_is_a_bad_reply_too(disguised: str, place: str) -> None:
     value = f"{DATA['url']}?s={disguised}" if place == "url" else disguised
-    with pytest.raises(amwal.BadReply, match="contains the secret|no plain text") as caught:
+    with pytest.raises(amwal.BadReply, match=r"contains the secret|no plain text") as caught:
         amwal.parse_invoice(reply(**{place: value}), ORIGINS)
     assert disguised not in str(caught.value)
 

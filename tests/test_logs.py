@@ -18,7 +18,7 @@ from shop.ops import logs
 from tests.children import free_port, wait_for
 from tests.conftest import CheckingClient, OrderFactory, Serve
 
-LINE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z (\w+) \[([\w.-]+)\] ([\w.]+): (.*)")
+LINE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z (\w+) \[([\w. -]+)\] ([\w.]+): (.*)")
 FORGED = "\r\n2026-11-22T10:00:00.000Z INFO [-] shop.payments: callback accepted: 17"
 BREAKS = ["\n", "\r", "\x0b", "\x0c", "\x1b[2K", "\x85", "\u2028", "\u2029", "\x00", "\u202e", "\ud800"]
 
@@ -112,17 +112,23 @@ def test_every_answer_names_its_request(client: CheckingClient, path: str) -> No
 SENT = ["", "short", "a" * 65, "a b c d e f", "id-12345678\x1b[2K", "id;12345678", "ünsinnig-id", "سلام-سلام"]
 
 
-def test_an_id_from_outside_is_taken_over_from_a_known_proxy_alone(new_app: Callable[..., Flask]) -> None:
-    def answered(client: Any, sent: str) -> str:
+def test_row_104_an_id_from_outside_stands_beside_our_own_and_only_behind_a_known_proxy(
+    new_app: Callable[..., Flask], written: io.StringIO
+) -> None:
+    def logged(client: Any, sent: str) -> list[str]:
         headers = {"X-Request-ID": sent.encode().decode("latin-1")}
-        return str(client.get("/healthz", headers=headers).headers["X-Request-ID"])
+        own = str(client.post("/amwal/callback", data=b"x", headers=headers).headers["X-Request-ID"])
+        assert re.fullmatch("[0-9a-f]{16}", own)
+        ids = lines(written)[-1][1].split()
+        assert ids[0] == own
+        return ids[1:]
 
     alone, behind = new_app().test_client(), new_app(TRUSTED_PROXIES="1").test_client()
     good = "0af7651916cd43dd-8448eb211c80319c"
-    assert answered(alone, good) != good
-    assert answered(behind, good) == good
+    assert logged(alone, good) == []
+    assert logged(behind, good) == [good]
     for odd in SENT:
-        assert re.fullmatch("[0-9a-f]{16}", answered(behind, odd)), odd
+        assert logged(behind, odd) == [], odd
 
 
 def test_the_programs_write_such_lines(serve: Serve, migrated: Path, tmp_path: Path) -> None:

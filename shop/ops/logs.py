@@ -27,16 +27,16 @@ def add_request_id(response: Response) -> Response:
 
 
 def request_id() -> str:
-    """Return the id of the current request; `-` outside of one.
-
-    An id sent with the request is only used behind a known proxy: anyone else could make lines look alike.
-    """
+    """Return the id of the current request; `-` outside of one."""
     if not has_request_context():
         return "-"
-    if _KEPT not in request.environ:
-        sent = request.headers.get(HEADER, "") if settings.trusted_proxies else ""
-        request.environ[_KEPT] = sent if re.fullmatch(r"[\w.-]{8,64}", sent, re.ASCII) else secrets.token_hex(8)
-    return str(request.environ[_KEPT])
+    return str(request.environ.setdefault(_KEPT, secrets.token_hex(8)))
+
+
+def sent_id() -> str:
+    """Return the id that came with the request from a known proxy, or from its client: it may not be unique."""
+    sent = request.headers.get(HEADER, "") if has_request_context() and settings.trusted_proxies else ""
+    return sent if re.fullmatch(r"[\w.-]{8,64}", sent, re.ASCII) else ""
 
 
 def to_stderr() -> None:
@@ -60,7 +60,8 @@ class OneLine(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Return the line, with the request's id."""
         record = copy(record)
-        record.request_id, record.exc_text = request_id(), None  # another formatter may have set it
+        record.request_id = " ".join(filter(None, (request_id(), sent_id())))
+        record.exc_text = None  # another formatter may have set it
         return super().format(record)
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  (logging's name)

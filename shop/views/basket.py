@@ -7,15 +7,16 @@ from flask_babel import gettext as _
 from shop import baskets, catalogue
 from shop.views import browser
 from shop.views.catalogue import product_page
-from shop.views.guards import same_origin_only
+from shop.views.guards import never_cached, same_origin_only
 
 bp = Blueprint("basket", __name__)
+bp.after_request(never_cached)
 
 
 @bp.get("/basket")
 def show() -> str:
-    """Show the basket."""
-    return basket_page({})
+    """Show the basket. `?added=` comes from a browser that had sent no cookie before: it may keep none."""
+    return basket_page({}, cookies_off="added" in request.args and not browser.sends_cookies())
 
 
 @bp.post("/basket/items")
@@ -35,7 +36,7 @@ def add() -> ResponseReturnValue:
         return product_page(slug, error=str(refused.message), quantity=quantity), 422
     browser.keep_basket(token)
     flash(_("Added to your basket."), "success")
-    return redirect(url_for("basket.show"), 303)
+    return redirect(url_for("basket.show", added=None if browser.sends_cookies() else 1), 303)
 
 
 @bp.post("/basket/items/<int(max=2147483647):item_id>")
@@ -51,6 +52,7 @@ def change(item_id: int) -> ResponseReturnValue:
     return redirect(url_for("basket.show"), 303)
 
 
-def basket_page(errors: dict[int, tuple[str, str]]) -> str:
+def basket_page(errors: dict[int, tuple[str, str]], *, cookies_off: bool = False) -> str:
     """Render the basket, with the error and the text of each rejected quantity."""
-    return render_template("basket/show.html", basket=baskets.find(browser.basket_token()), errors=errors)
+    basket = baskets.find(browser.basket_token())
+    return render_template("basket/show.html", basket=basket, errors=errors, cookies_off=cookies_off)

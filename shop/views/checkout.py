@@ -16,8 +16,10 @@ from shop import baskets, gateway, orders, payments, refusals
 from shop.db import db
 from shop.views import browser
 from shop.views.forms import CheckoutForm, countries
+from shop.views.guards import never_cached
 
 bp = Blueprint("checkout", __name__)
+bp.after_request(never_cached)
 
 
 @bp.before_request

@@ -1,10 +1,10 @@
-"""CSRF protection: tokens, and an origin check for the two forms on shared pages."""
+"""Guards of views: CSRF tokens, an origin check for the two forms on shared pages, no caching of what is private."""
 
 from collections.abc import Callable
 from functools import wraps
 from typing import ParamSpec
 
-from flask import abort, request
+from flask import Response, abort, request
 from flask.typing import ResponseReturnValue
 from flask_wtf import CSRFProtect
 
@@ -29,3 +29,9 @@ def same_origin_only(view: Callable[P, ResponseReturnValue]) -> Callable[P, Resp
 
     csrf.exempt(guarded)
     return guarded
+
+
+def never_cached(response: Response) -> Response:
+    """Forbid caches to store a response about one customer. For `after_request`."""
+    response.cache_control.no_store = True
+    return response

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from babel import Locale
-from flask import Flask, current_app, has_request_context, request, url_for
+from flask import Flask, Response, current_app, has_request_context, request, url_for
 from flask_babel import Babel, format_date, format_time, get_locale
 from flask_babel import gettext as _
 from sqlalchemy.exc import SQLAlchemyError
@@ -26,6 +26,7 @@ def init_i18n(app: Flask) -> None:
         app.jinja_env.filters[name.__name__] = name
     app.jinja_env.globals.update(asset=asset, shop=Shop(app))
     app.context_processor(page_variables)
+    app.after_request(name_what_pages_depend_on)
 
 
 class Shop:
@@ -47,6 +48,13 @@ def choose_locale() -> str:
                 return str(wish)
         return request.accept_languages.best_match(offered) or offered[0]
     return str(offered[0])
+
+
+def name_what_pages_depend_on(response: Response) -> Response:
+    """Tell caches that pages differ by language and by basket."""
+    if response.mimetype == "text/html":
+        response.vary.update(("Accept-Language", "Cookie"))
+    return response
 
 
 def page_variables() -> dict[str, Any]:

@@ -26,8 +26,10 @@ from shop import baskets, limits, orders, outbox, payments, refusals
 from shop.db import db
 from shop.states import CUSTOMER, OrderState
 from shop.views import browser
+from shop.views.guards import never_cached
 
 bp = Blueprint("order", __name__, url_prefix=Order.PATH)
+bp.after_request(never_cached)
 
 
 @bp.get("")
@@ -51,7 +53,7 @@ def show(token: str) -> ResponseReturnValue:
         browser.keep_order(order)
         if browser.sends_cookies():
             return _without_key(order)
-    page = render_template(
+    return render_template(
         "order/show.html",
         order=order,
         status_view=status_view(order, came_back_unpaid=returned == "cancel"),
@@ -63,7 +65,6 @@ def show(token: str) -> ResponseReturnValue:
         payment_host=urlsplit(order.invoice.url).netloc if order.invoice else "",
         status_url=url_for("order.status", token=token),
     )
-    return _private(page)
 
 
 @bp.get("/status")
@@ -72,7 +73,7 @@ def status(token: str) -> ResponseReturnValue:
     state = db.session.scalar(select(Order.state).filter_by(token=token))
     if state is None:
         return jsonify(error="no such order"), 404
-    return _private(jsonify(state=state.value, label=str(state.label), final=state.is_final))
+    return jsonify(state=state.value, label=str(state.label), final=state.is_final)
 
 
 @bp.get("/qr.png")
@@ -83,7 +84,7 @@ def qr(token: str) -> ResponseReturnValue:
         abort(404)
     response = make_response(order.invoice.qr)
     response.content_type = "image/png"
-    return _private(response)
+    return response
 
 
 @bp.get("/receipt")
@@ -92,7 +93,7 @@ def receipt(token: str) -> ResponseReturnValue:
     order, key = _own_order(token)
     if not order.has_receipt:
         abort(404)
-    return _private(render_template("order/receipt.html", order=order, key=key))
+    return render_template("order/receipt.html", order=order, key=key)
 
 
 @bp.post("/invoice")
@@ -182,7 +183,7 @@ def _bring_basket_back(order: Order) -> None:
 
 def _without_key(order: Order) -> Response:
     rest: dict[str, Any] = {name: value for name, value in request.args.items() if name != "key"}
-    return _private(redirect(url_for("order.show", token=order.token, **rest), 303))
+    return redirect(url_for("order.show", token=order.token, **rest), 303)
 
 
 def _data_uri(order: Order) -> str | None:
@@ -194,10 +195,3 @@ def _data_uri(order: Order) -> str | None:
 def _back(order: Order, key: str) -> Response:
     query: dict[str, Any] = {"key": key} if key else {}
     return redirect(url_for("order.show", token=order.token, **query), 303)
-
-
-def _private(page: Any) -> Response:
-    """A response about one customer: never cached."""
-    response = make_response(page)
-    response.cache_control.no_store = True
-    return response
