@@ -645,6 +645,46 @@ def test_a_public_url_that_a_real_gateway_cannot_reach_is_a_failure(app: Flask) 
     assert (found.level, "cannot reach http://127.0.0.1" in found.text) == ("FAIL", True)
 
 
+Wsgi = Callable[[dict[str, Any], Any], Any]
+
+
+def without_the_port(inner: Wsgi) -> Wsgi:
+    """A proxy with `proxy_set_header Host $host`."""
+    return lambda environ, start: inner(environ | {"HTTP_HOST": environ["HTTP_HOST"].partition(":")[0]}, start)
+
+
+def with_a_policy_of_its_own(inner: Wsgi) -> Wsgi:
+    """A proxy with `add_header Referrer-Policy no-referrer` in the place of ours."""
+
+    def outer(environ: dict[str, Any], start: Any) -> Any:
+        def begin(status: str, headers: list[tuple[str, str]], *more: Any) -> Any:
+            others = [(name, value) for name, value in headers if name != "Referrer-Policy"]
+            return start(status, [*others, ("Referrer-Policy", "no-referrer")], *more)
+
+        return inner(environ, begin)
+
+    return outer
+
+
+@pytest.mark.parametrize(
+    ("proxy", "level", "says", "fix"),
+    [
+        (without_the_port, "FAIL", "changes the Host", "proxy_set_header Host $http_host"),
+        (with_a_policy_of_its_own, "warn", "changes Referrer-Policy", "let it pass the shop's headers unchanged"),
+        (lambda inner: inner, "ok", "a shop answers", ""),
+    ],
+)
+def test_rows_85_and_86_a_proxy_that_changes_headers_is_found(
+    shop: Any, proxy: Callable[[Wsgi], Wsgi], level: str, says: str, fix: str
+) -> None:
+    app = shop()
+    app.wsgi_app = proxy(app.wsgi_app)
+    found = findings(app, doctor.check_public_url)[-1]
+    assert found.level == level
+    assert says in found.text
+    assert fix in found.fix
+
+
 def test_the_environment_cannot_reroute_what_is_asked(shop: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, f"http://127.0.0.1:{free_port()}")

@@ -304,6 +304,7 @@ def check_public_url(case: Case) -> Iterator[Finding]:
     answer = ask("GET", f"{url}/healthz")
     if answer.status == 200 and answer.text.strip() == "ok":
         yield Finding("ok", f"a shop answers at {url}, as seen from this machine")
+        yield from _compare_headers(url)
     elif not answer.status:
         fix = "start the shop, check that tunnel or reverse proxy lead to it, or correct PUBLIC_URL"
         yield Finding("FAIL", f"{url} gives no answer ({answer.text})", fix)
@@ -313,6 +314,17 @@ def check_public_url(case: Case) -> Iterator[Finding]:
     else:
         fix = "check that name, port, tunnel and reverse proxy lead to the shop, or correct PUBLIC_URL"
         yield Finding("FAIL", f"something else answers at {url} (HTTP {answer.status})", fix)
+
+
+def _compare_headers(url: str) -> Iterator[Finding]:
+    """Whether proxies pass on the request's Host and the shop's headers. (`/healthz` answers to any Host.)"""
+    answer = ask("GET", f"{url}/accent.css")
+    if answer.status == 400:
+        fix = "let the proxy pass the Host header, in nginx by proxy_set_header Host $http_host, in Apache by "
+        yield Finding("FAIL", f"a proxy at {url} changes the Host", f"{fix}ProxyPreserveHost On")
+    changed = [name for name, value in security.headers().items() if answer.headers.get(name) != value]
+    if answer.status == 200 and changed:
+        yield Finding("warn", f"a proxy changes {', '.join(changed)}", "let it pass the shop's headers unchanged")
 
 
 def check_callback(case: Case) -> Iterator[Finding]:
