@@ -7,6 +7,7 @@ from sqlalchemy.orm import Session, selectinload
 
 from models import Basket, BasketItem, Order, Product, now
 from shop.db import db, write
+from shop.text import plain
 
 
 class WrongQuantity(Exception):
@@ -23,7 +24,7 @@ def parse_quantity(text: str) -> int:
     Raises:
         WrongQuantity: for anything else, such as signs, fractions, exponents, underscores or an empty text.
     """
-    text = text.strip()
+    text = plain(text)
     if not text.isdecimal() or len(text) > 6 or int(text) > BasketItem.MAX_QUANTITY:
         raise WrongQuantity(_("Enter a number from 1 to %(most)s.", most=BasketItem.MAX_QUANTITY))
     return int(text)

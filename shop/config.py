@@ -27,6 +27,8 @@ from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 from werkzeug.local import LocalProxy
 
+from shop.text import one_line, visible
+
 ROOT = Path(__file__).resolve().parent.parent
 INSTANCE = ROOT / "instance"
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -42,7 +44,12 @@ class SettingError(click.ClickException):
 
 def text(value: str) -> str:
     """Any text."""
-    return value.strip()
+    return one_line(value)
+
+
+def code(value: str) -> str:
+    """Characters to be used as they are."""
+    return value
 
 
 def switch(value: str) -> bool:
@@ -215,12 +222,12 @@ class Settings:
     """All settings, read and checked. In the environment and in `.env` their names are in capitals."""
 
     amwal_project_url: str = setting(web_address, "your project's address at the gateway; its settings page shows it")
-    amwal_api_key: str = setting(text, "your project's API key; the same page shows it. Keep it secret")
+    amwal_api_key: str = setting(code, "your project's API key; the same page shows it. Keep it secret")
     amwal_payment_origins: frozenset[str] = setting(
         origins, "where payment pages may be: https://amwal.exchange and the project's origin, unless given", ""
     )
     public_url: str = setting(origin, "the shop's own address as customers and the gateway see it; https")
-    secret_key: str = setting(text, "signs cookies and forms; made and kept in instance/ if absent", "")
+    secret_key: str = setting(code, "signs cookies and forms; made and kept in instance/ if absent", "")
     secret_key_fallbacks: tuple[str, ...] = setting(keys, "former secret keys still accepted, separated by commas", "")
     database_url: str = setting(database, "where orders are kept", f"sqlite:///{INSTANCE / 'shop.db'}")
     shop_name: str = setting(text, "the shop's name", "Qahwa & Co.")
@@ -354,7 +361,8 @@ def _read_env_line(place: str, line: str) -> tuple[str, str]:
 
 
 def _value(name: str, about: Mapping[str, Any], given: Mapping[str, str]) -> Any:
-    written = given.get(name, "").strip() or about["default"]
+    given_text = given.get(name, "")
+    written = (given_text if about["parse"] is text else visible(given_text)) or about["default"]
     if written is None:
         todo = f"Set it in .env or the environment: {about['meaning']}. Or try make demo, which needs no settings"
         raise SettingError(f"{name} is missing. {todo}.")

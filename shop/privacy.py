@@ -17,6 +17,7 @@ from shop import orders
 from shop.db import db, engine, write
 from shop.outbox import mail_keys
 from shop.states import OPERATOR, WORKER, AttentionKind, By, OrderState
+from shop.text import fold
 
 CONTACT = (
     *("name", "name_key", "email", "email_key", "phone"),
@@ -43,7 +44,7 @@ def forget(email: str) -> tuple[list[Order], list[Order]]:
     """
     cleared: list[Order] = []
     left: list[Order] = []
-    theirs = select(Order.id).where(Order.email_key == email.strip().lower()).order_by(Order.id)
+    theirs = select(Order.id).where(Order.email_key == fold(email)).order_by(Order.id)
     for order_id in db.session.scalars(theirs).all():
         with write() as session:  # a transaction each, so that no checkout waits long
             order = orders.lock(session, order_id)

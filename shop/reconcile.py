@@ -11,6 +11,7 @@ from models import Invoice, Order, Payment, Staff
 from shop.db import db, write
 from shop.payments import apply_payment, lock_by_invoice
 from shop.states import Actor, By, PaymentSource
+from shop.text import visible
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +30,7 @@ class Comparison:
 def compare(gateway_ids: Iterable[str]) -> Comparison:
     """Compare invoice ids from the gateway's paid list with the shop's payments. Blank and repeated ids are skipped."""
     result = Comparison()
-    wanted = list(dict.fromkeys(text for one in gateway_ids if (text := one.strip())))
+    wanted = list(dict.fromkeys(text for one in gateway_ids if (text := visible(one))))
     for start in range(0, len(wanted), 500):  # the number of parameters of a statement is limited
         chunk = wanted[start : start + 500]
         ours = select(Order).join(Order.invoice).where(Invoice.gateway_id.in_(chunk))
@@ -65,7 +66,7 @@ def confirm_by_hand(gateway_id: str, staff_id: int, note: str) -> bool:
     with write() as session:
         if session.scalar(select(Staff.id).filter_by(id=staff_id, active=True)) is None:
             raise ValueError("only a member of the staff can confirm a payment")
-        order = lock_by_invoice(session, Invoice.gateway_id == gateway_id.strip())
+        order = lock_by_invoice(session, Invoice.gateway_id == visible(gateway_id))
         if order is None or order.payments:
             return False
         payment = Payment(session_id="", source=PaymentSource.MANUAL, staff_id=staff_id, note=note.strip()[:500])

@@ -1,6 +1,7 @@
 """CSV: orders exported for the accountant, products imported from a spreadsheet."""
 
 import csv
+import difflib
 import re
 from collections.abc import Callable, Iterable, Iterator
 from datetime import date, datetime, time, timedelta
@@ -20,6 +21,7 @@ from shop.config import settings
 from shop.db import db, write
 from shop.money import to_decimal, to_minor
 from shop.states import LineKind, StockReason
+from shop.text import plain, several_lines, visible
 
 BOM = "\ufeff"
 """Begins a file for spreadsheets: without it, Excel doesn't read UTF-8."""
@@ -188,21 +190,36 @@ def _read(text: str) -> list[tuple[int, dict[str, str]]]:
     reader = csv.reader(StringIO(text, newline=""), delimiter=separator, strict=True)
     rows = []
     try:
-        names = [name.strip() for name in next(reader, [])]
+        names = list(map(plain, next(reader, [])))
         if "slug" not in names or len(set(names)) < len(names) or not set(names) <= set(columns):
-            raise BadRows(
-                f"line 1: name the columns here, each once, and slug among them. Columns are {', '.join(columns)}"
-            )
+            raise BadRows(_heading_error(names, columns))
         line = reader.line_num + 1
         for row in reader:
-            cells = dict.fromkeys(columns, "") | dict(zip(names, map(str.strip, row), strict=False))
-            cells[""] = "".join(row[len(names) :]).strip()
+            cells = dict.fromkeys(columns, "") | {
+                name: _clean(name, cell) for name, cell in zip(names, row, strict=False)
+            }
+            cells[""] = visible("".join(row[len(names) :]))
+            if separator == ";" and re.fullmatch(r"\d+,\d+", cells["price"]):
+                cells["price"] = cells["price"].replace(",", ".")
             if any(cells.values()):
                 rows.append((line, cells))
             line = reader.line_num + 1
     except csv.Error as error:
         raise BadRows(f"line {reader.line_num}: {error}") from None
     return rows
+
+
+def _heading_error(names: list[str], columns: list[str]) -> str:
+    said = f"line 1: name the columns here, each once, and slug among them. Columns are {', '.join(columns)}"
+    for name in dict.fromkeys(names):
+        if name not in columns:
+            near = difflib.get_close_matches(name.lower().replace(" ", "_"), columns, 1)
+            said += f". {name!r} is none" + (f"; did you mean {near[0]}?" if near else "")
+    return said
+
+
+def _clean(column: str, cell: str) -> str:
+    return several_lines(cell) if column.startswith((*TEXTS, "category_")) else plain(cell)
 
 
 def _lock_products(session: Session, slugs: list[str]) -> dict[str, Product]:

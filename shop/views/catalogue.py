@@ -3,6 +3,7 @@
 from flask import Blueprint, abort, render_template, request
 
 from shop import baskets, catalogue
+from shop.text import plain
 from shop.views import browser
 
 bp = Blueprint("catalogue", __name__)
@@ -11,7 +12,7 @@ bp = Blueprint("catalogue", __name__)
 @bp.get("/")
 def index() -> str:
     """List products, by search or category, sorted and paginated."""
-    query = request.args.get("q", "").strip()[:100]
+    query = plain(request.args.get("q", ""))[:100]
     slug = request.args.get("category", "")
     after = request.args.get("after", "")
     wanted = request.args.get("sort", "")

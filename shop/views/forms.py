@@ -1,5 +1,6 @@
 """The checkout form: its fields, their validation and their error texts."""
 
+import re
 import unicodedata
 from collections.abc import Callable
 from typing import Any
@@ -11,19 +12,22 @@ from wtforms import HiddenField, RadioField, SelectField, StringField, TextAreaF
 from wtforms.validators import DataRequired, InputRequired, Length, Optional, Regexp
 
 from shop.mail import ADDRESS
+from shop.text import one_line, plain, several_lines
 
 NO_COUNTRIES = frozenset({"EU", "EZ", "UN", "ZZ", "QO", "XA", "XB", "AC", "CP", "CQ", "DG", "EA", "IC", "TA"})
-_UNSEEN = frozenset({"Cc", "Cs", "Cn", "Co"})  # control characters, surrogates, unassigned and private ones
+PHONE = re.compile(r"(?i)[\d\s()+./-]{5,}((ext|extension|x|#|تحويلة)[.:]?\s*\d{1,6})?$")
 
 
-def one_line(value: str | None) -> str | None:
-    """Text on one line: control characters become spaces, and spaces are collapsed."""
-    return value and " ".join("".join(" " if unicodedata.category(c) in _UNSEEN else c for c in value).split())
+def email_address(value: str) -> str:
+    """An address, also as mail programs and pages copy it: `Sara <sara@example.com>`, `mailto:sara@example.com`."""
+    address = re.sub(r"^.*<([^<>]*)>$", r"\1", plain(value))
+    return re.sub(r"(?i)^mailto:|\?.*$|[,;.]$", "", address).strip()
 
 
-def several_lines(value: str | None) -> str | None:
-    """`one_line` for each line of a text."""
-    return value and "\n".join(one_line(line) or "" for line in value.strip().splitlines())
+def phone_number(value: str) -> str:
+    """A phone number, also as a `tel:` link, with whatever dashes were typed."""
+    number = re.sub(r"(?i)^tel:", "", plain(value)).replace(";ext=", " ext. ")
+    return "".join("-" if unicodedata.category(c) == "Pd" else c for c in number)
 
 
 def countries() -> list[tuple[str, str]]:
@@ -33,14 +37,24 @@ def countries() -> list[tuple[str, str]]:
     return sorted(named, key=lambda pair: unicodedata.normalize("NFKD", pair[1]))
 
 
-def _line(label: Any, most: int, autocomplete: str, *, missing: Any = None, more: tuple[Any, ...] = ()) -> StringField:
-    """A one-line field, required if it has a text for `missing`."""
+def _line(  # noqa: PLR0913  (what differs between fields)
+    label: Any,
+    most: int,
+    autocomplete: str,
+    *,
+    missing: Any = None,
+    more: tuple[Any, ...] = (),
+    clean: Callable[[str], str] = one_line,
+) -> StringField:
+    """A one-line field, required if it has a text for `missing`. What was typed is cleaned first."""
     presence = DataRequired(missing) if missing else Optional()
     length = Length(max=most, message=_("Enter %(most)s characters at most.", most=most))
-    filters: list[Callable[[str | None], str | None]] = [one_line]
-    return StringField(
-        label, [presence, length, *more], filters=filters, render_kw={"autocomplete": autocomplete, "maxlength": most}
-    )
+    keywords = {"autocomplete": autocomplete, "maxlength": most}
+    return StringField(label, [presence, length, *more], filters=[_typed(clean)], render_kw=keywords)
+
+
+def _typed(clean: Callable[[str], str]) -> Callable[[str | None], str | None]:
+    return lambda value: value and clean(value)
 
 
 class CheckoutForm(FlaskForm):  # type: ignore[misc]
@@ -56,23 +70,25 @@ class CheckoutForm(FlaskForm):  # type: ignore[misc]
         "email",
         missing=_("Enter an e-mail address, like name@example.com."),
         more=(Regexp(f"^{ADDRESS.pattern}$", message=_("Enter an e-mail address, like name@example.com.")),),
+        clean=email_address,
     )
     phone = _line(
         _("Phone"),
         40,
         "tel",
-        more=(Regexp(r"^[\d\s()+./-]{5,}$", message=_("Enter a phone number, like +966 50 123 4567.")),),
+        more=(Regexp(PHONE, message=_("Enter a phone number, like +966 50 123 4567.")),),
+        clean=phone_number,
     )
     address = _line(_("Address"), 300, "street-address", missing=_("Enter your address."))
     city = _line(_("City"), 120, "address-level2", missing=_("Enter your city."))
     region = _line(_("Region"), 120, "address-level1")
-    postcode = _line(_("Postcode"), 20, "postal-code")
+    postcode = _line(_("Postcode"), 20, "postal-code", clean=plain)
     country = SelectField(_("Country"), [InputRequired(_("Choose a country."))], render_kw={"autocomplete": "country"})
     delivery = RadioField(_("Delivery method"), [InputRequired(_("Choose a delivery method."))])
     note = TextAreaField(
         _("Order note"),
         [Optional(), Length(max=500, message=_("Enter %(most)s characters at most.", most=500))],
-        filters=[several_lines],
+        filters=[_typed(several_lines)],
         render_kw={"maxlength": 500, "rows": 3},
     )
     checkout_key = HiddenField()
