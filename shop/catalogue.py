@@ -1,8 +1,12 @@
 """Products, categories and search."""
 
+from pathlib import Path
+
+from flask import current_app
 from flask_babel import lazy_gettext as _
 from sqlalchemy import select
 from sqlalchemy.orm import joinedload
+from werkzeug.security import safe_join
 
 from models import Category, LocalizedText, Product
 from shop import paging
@@ -39,6 +43,18 @@ class Sort(Labelled):
 def searchable(*texts: LocalizedText) -> str:
     """The value of `Product.search`: a product's texts in all languages, folded."""
     return fold(" ".join(part for text in texts for part in text.values()))
+
+
+def picture(path: str) -> str:
+    """Return the path of a picture in `static/`.
+
+    Raises:
+        ValueError: there is no such file.
+    """
+    file = safe_join(str(current_app.static_folder), path)
+    if len(path) > 200 or file is None or not Path(file).is_file():
+        raise ValueError(f"there is no file {path} in static/")
+    return path
 
 
 def products(

@@ -17,6 +17,7 @@ import hypothesis
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from flask_migrate import upgrade
 from sqlalchemy import inspect, select
 from waitress.server import create_server
 from werkzeug.test import TestResponse
@@ -27,9 +28,10 @@ from models import Attention, Order, Product, Staff, StockMovement, now
 from shop import baskets, catalogue, orders, payments
 from shop.db import db, write
 from shop.limits import UNLIMITED
+from shop.ops import sample
 from shop.states import AttentionKind, StockReason
 from tests.children import Child, Start, children, forget_settings
-from tests.pages import check_page, field
+from tests.pages import check_page, field, required_fields
 from tests.postgres import Server, programs
 
 forget_settings()
@@ -51,6 +53,12 @@ CONTACT = {
     "country": "JO",
     "note": "",
 }
+
+
+def filled_form(page: str) -> dict[str, str]:
+    """The checkout form of a page, filled; also what only a fork's form requires."""
+    hidden = {name: field(page, name) for name in ("csrf_token", "checkout_key")}
+    return required_fields(page) | CONTACT | {"delivery": "pickup"} | hidden
 
 
 class CheckingClient(FlaskClient):
@@ -76,9 +84,7 @@ class CheckingClient(FlaskClient):
 
     def checkout_form(self, **changes: str) -> dict[str, str]:
         """What a browser would send from the checkout page."""
-        page = self.get("/checkout").text
-        hidden = {name: field(page, name) for name in ("csrf_token", "checkout_key")}
-        return CONTACT | {"delivery": "pickup"} | hidden | changes
+        return filled_form(self.get("/checkout").text) | changes
 
     def csrf_token(self, path: str) -> str:
         """The token in a page's forms."""
@@ -104,7 +110,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sandbox.app.St
 
 @pytest.fixture(scope="session")
 def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database built by the real migrations and filled with the sample shop, to be copied for each test."""
+    """A database built by the real migrations and filled with products, to be copied for each test."""
     folder = tmp_path_factory.mktemp("migrated")
     fill(settings_for(folder, "http://127.0.0.1:9/projects/none"))
     return folder / "shop.db"
@@ -134,12 +140,16 @@ def missing(what: str, how: str) -> NoReturn:
     pytest.skip(reason)
 
 
+PRODUCTS = Path(__file__).parent / "data" / "shop.json"
+"""What the tests sell: a fork changes the sample shop's file, and not this one."""
+
+
 def fill(settings: dict[str, str]) -> None:
-    """Run the migrations, and add the sample shop."""
+    """Run the migrations, and add the tests' products."""
     app = create_app(settings)
     with app.app_context():
-        result = app.test_cli_runner().invoke(args=["sample-shop"])
-        assert result.exit_code == 0, result.output
+        upgrade()
+        sample.fill(PRODUCTS)
         for one in db.engines.values():
             one.dispose()
 
@@ -155,7 +165,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """The address of a fresh database with the sample shop."""
+    """The address of a fresh database with products."""
     if request.param == "postgresql":
         with request.getfixturevalue("postgres").database("sample") as url:
             yield url

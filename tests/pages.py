@@ -81,3 +81,19 @@ def field(html: str, name: str) -> str:
 def heading(html: str) -> str:
     """The page's h1."""
     return plain(Page(html).texts["h1"][0])
+
+
+def required_fields(html: str) -> dict[str, str]:
+    """Something for each field that a page requires and leaves empty: a fork's form may ask for more than ours."""
+    values = {"email": "sara@example.com", "number": "1", "tel": "+966501234567", "url": "https://example.com"}
+    tags = Page(html).tags
+    found = {}
+    for position, (tag, attributes) in enumerate(tags):
+        if "required" not in attributes or attributes.get("value"):
+            continue
+        if tag == "select":
+            options = (one["value"] for name, one in tags[position:] if name == "option" and one.get("value"))
+            found[attributes["name"]] = next(options)
+        elif tag in ("input", "textarea"):
+            found[attributes["name"]] = values.get(attributes.get("type", ""), "Whatever is asked")
+    return found

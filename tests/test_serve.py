@@ -18,8 +18,7 @@ from flask import Flask
 from shop.ops import server
 from shop.states import OrderState
 from tests.children import free_port, wait_for
-from tests.conftest import CONTACT, OrderFactory, Serve
-from tests.pages import field
+from tests.conftest import OrderFactory, Serve, filled_form
 
 
 def test_web_and_worker_come_and_go_together(serve: Serve, migrated: Path, tmp_path: Path) -> None:
@@ -48,7 +47,7 @@ def test_row_57_a_request_in_flight_is_finished_at_sigterm(serve: Serve, migrate
         wait_for(f"{here}/healthz")
         session = requests.Session()
         session.post(f"{here}/basket/items", data={"product": "stoneware-cup", "quantity": "1"}, timeout=5)
-        form = checkout_form(session.get(f"{here}/checkout", timeout=5).text)
+        form = filled_form(session.get(f"{here}/checkout", timeout=5).text)
         slow = threading.Thread(
             target=lambda: answers.append(
                 session.post(f"{here}/checkout", data=form, allow_redirects=False, timeout=20)
@@ -126,12 +125,6 @@ def test_row_56_with_fifty_slow_clients_a_callback_is_answered_at_once(serve: Se
         shop.send_signal(signal.SIGTERM)
         assert shop.wait(20) == 0
     assert order.again(waiting).state is OrderState.PAID
-
-
-def checkout_form(page: str) -> dict[str, str]:
-    """A filled form."""
-    hidden = {name: field(page, name) for name in ("csrf_token", "checkout_key")}
-    return CONTACT | {"delivery": "pickup"} | hidden
 
 
 def test_it_wants_to_be_told_where_orders_are_kept(serve: Serve) -> None:

@@ -267,7 +267,7 @@ def test_every_fault_is_told_with_its_line_and_nothing_is_written(app: Flask, tm
     )
     assert faults(text).splitlines() == [
         "line 4: active: write yes or no",
-        "line 4: image: there is no such file in static/",
+        "line 4: image: there is no file ../../.env in static/",
         "line 4: price: write an amount such as 12.50, with a point and no other sign",
         "line 4: stock: write a whole number from 0 to 9999999",
         "line 5: category: categories are beans, gear, pantry; a new one needs its name in category_en",
@@ -309,7 +309,7 @@ def test_what_is_no_table_of_products_is_refused(app: Flask, text: str, said: st
 
 @pytest.mark.parametrize("path", ["../README.md", "/etc/hosts", "img", "img/none.svg", "img/" * 60])
 def test_a_picture_is_one_of_the_shops_own(app: Flask, path: str) -> None:
-    assert "line 2: image: there is no such file in static/" in faults(as_csv(NEW | {"image": path}))
+    assert f"line 2: image: there is no file {path} in static/" in faults(as_csv(NEW | {"image": path}))
 
 
 def test_a_file_in_another_encoding_is_refused(app: Flask, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from alembic.script import ScriptDirectory
 
 from stage import demo, network
 from stage.demo import Demo, StageError
+from tests.children import free_ports
 
 
 @pytest.fixture
@@ -20,16 +21,20 @@ def said() -> list[str]:
     return []
 
 
-def new_demo(folder: Path, said: list[str], port: int = 8400) -> Demo:
+PORT, ANOTHER = free_ports(2)
+
+
+def new_demo(folder: Path, said: list[str], port: int = PORT) -> Demo:
     """Create a demo that serves only this machine."""
     return Demo(folder, port, local=True, say=said.append)
 
 
 def test_a_port_in_use_is_reported_and_the_next_one_used(tmp_path: Path, said: list[str]) -> None:
-    with socket.create_server(("127.0.0.1", 8400)):
-        made = new_demo(tmp_path, said)
-    assert (made.shop_port, made.sandbox_port) == (8401, 8402)
-    assert said == ["Port 8400 is in use; using 8401 instead."]
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        made = new_demo(tmp_path, said, port)
+    assert port < made.shop_port < made.sandbox_port
+    assert said[0] == f"Port {port} is in use; using {made.shop_port} instead."
 
 
 def test_the_lan_address_is_one_of_this_machine() -> None:
@@ -51,7 +56,7 @@ def test_the_demo_starts_without_orders_after_a_change_of_address(tmp_path: Path
     new_demo(tmp_path, said)._prepare_folder(fresh=False)
     assert (tmp_path / "shop.db").exists()
     assert not said
-    new_demo(tmp_path, said, 8410)._prepare_folder(fresh=False)
+    new_demo(tmp_path, said, ANOTHER)._prepare_folder(fresh=False)
     assert not (tmp_path / "shop.db").exists()
     assert "The address has changed" in said[0]
 
@@ -124,7 +129,7 @@ def test_settings_of_the_users_own_shop_are_not_passed_on(
 ) -> None:
     monkeypatch.setenv("SHOP_NAME", "Mine")
     monkeypatch.setenv("AMWAL_API_KEY", "the-real-one")
-    settings = new_demo(tmp_path, said)._shop_settings("http://127.0.0.1:8401/projects/1", "demo-key")
+    settings = new_demo(tmp_path, said)._shop_settings("http://127.0.0.1:9/projects/1", "demo-key")
     assert "SHOP_NAME" not in settings
     assert settings["AMWAL_API_KEY"] == "demo-key"
 
@@ -144,7 +149,7 @@ def test_two_demos_in_one_folder_are_refused(tmp_path: Path, said: list[str], mo
     (tmp_path / "shop.db").touch()
     monkeypatch.setattr(Demo, "_answers", lambda _self, url: url == f"http://127.0.0.1:{first.shop_port}/healthz")
     with pytest.raises(StageError, match="running already"):
-        new_demo(tmp_path, said, 8420)._prepare_folder(fresh=True)
+        new_demo(tmp_path, said, ANOTHER)._prepare_folder(fresh=True)
     assert (tmp_path / "shop.db").exists()
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import requests
 
 from tests.children import Start, free_port, start_demo
-from tests.conftest import CONTACT
-from tests.pages import Page, field, heading
+from tests.conftest import fill, filled_form, settings_for
+from tests.pages import Page, heading
 
 
 def eventually(happened: Callable[[], bool]) -> None:
@@ -22,13 +22,13 @@ def eventually(happened: Callable[[], bool]) -> None:
 
 def test_a_purchase(start: Start, tmp_path: Path) -> None:
     _, shop, gateway = start_demo(start, tmp_path / "demo", free_port())
+    fill(settings_for(tmp_path / "demo", gateway))  # the tests' products beside those of the sample shop
     sara = requests.Session()
 
     # Sara puts two cups into her basket, and checks out as a guest.
     sara.post(f"{shop}/basket/items", {"product": "stoneware-cup", "quantity": "2"})
     form = sara.get(f"{shop}/checkout").text
-    hidden = {name: field(form, name) for name in ("csrf_token", "checkout_key")}
-    page = sara.post(f"{shop}/checkout", CONTACT | {"delivery": "pickup"} | hidden)
+    page = sara.post(f"{shop}/checkout", filled_form(form))
 
     # Her order is stored, its stock reserved, and its invoice fetched: the page shows where to pay.
     order = page.url

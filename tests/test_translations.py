@@ -4,7 +4,7 @@ import io
 from pathlib import Path
 
 import pytest
-from babel.messages.catalog import Catalog
+from babel.messages.catalog import Catalog, Message
 from babel.messages.frontend import CommandLineInterface
 from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po
@@ -32,17 +32,24 @@ def read(path: Path) -> Catalog:
 
 @pytest.mark.parametrize("path", CATALOGUES, ids=lambda path: path.parent.parent.name)
 def test_every_text_is_translated(path: Path, texts: Catalog) -> None:
-    translated = {message.id: message for message in read(path) if message.id}
-    for wanted in texts:
-        if not wanted.id:
-            continue
-        assert wanted.id in translated, f"run `make catalogues` and translate {wanted.id!r}"
-        found = translated[wanted.id]
-        forms = found.string if isinstance(found.string, tuple) else (found.string,)
-        assert all(forms), f"not translated: {wanted.id!r}"
-        assert not found.fuzzy, f"not sure: {wanted.id!r}"
-        assert not list(found.check(read(path))), f"placeholders differ: {wanted.id!r}"
-    assert len(translated) == len([message for message in texts if message.id]), "run `make catalogues`"
+    known = {message.id: message for message in read(path) if message.id}
+    wanted = [message.id for message in texts if message.id]
+    surplus = [f"no longer in use: {old!r}" for old in known.keys() - set(wanted)]
+    wrong = surplus + [f"{problem}: {one!r}" for one in wanted if (problem := fault(known.get(one), path))]
+    file = path.relative_to(ROOT)
+    assert not wrong, "\n".join([f"{len(wrong)} in {file}. Run `make catalogues`, and translate there:", *wrong])
+
+
+def fault(found: Message | None, path: Path) -> str:
+    """What is wrong with a translation, in a few words."""
+    if found is None:
+        return "not in the file"
+    forms = found.string if isinstance(found.string, tuple) else (found.string,)
+    if not all(forms):
+        return "not translated"
+    if found.fuzzy:
+        return "marked as not sure"
+    return "placeholders differ" if list(found.check(read(path))) else ""
 
 
 @pytest.mark.parametrize("path", CATALOGUES, ids=lambda path: path.parent.parent.name)

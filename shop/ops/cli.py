@@ -65,10 +65,13 @@ def is_looking_for_commands() -> bool:
 
 @click.command("sample-shop")
 def sample_shop() -> None:
-    """Upgrade the database and fill it with the sample shop "Qahwa & Co."."""
+    """Upgrade the database and fill it with the sample shop, from shop/ops/sample_shop.json. Run again, it updates."""
     upgrade()
-    added = sample.fill()
-    click.echo(f"Sample shop: {added} products added." if added else "Sample shop: all products exist already.")
+    try:
+        added, updated = sample.fill()
+    except sample.BadSample as error:
+        raise click.ClickException(str(error)) from None
+    click.echo(f"Sample shop: {added} products added, {updated} updated.")
 
 
 @click.command()

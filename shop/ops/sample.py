@@ -1,46 +1,81 @@
-"""The sample shop, "Qahwa & Co.": three categories, sixteen products, three ways of delivery."""
+"""The sample shop, "Qahwa & Co.": its categories, products and ways of delivery, from a file that forks change."""
 
 import json
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from models import Category, DeliveryMethod, Product, StockMovement
-from shop.catalogue import searchable
+from shop.catalogue import picture, searchable
 from shop.db import write
 from shop.states import StockReason
 
 DATA = Path(__file__).with_name("sample_shop.json")
 
 
-def fill() -> int:
-    """Add missing categories, delivery methods and products of the sample shop. Return the number of products added."""
-    data = json.loads(DATA.read_text(encoding="utf-8"))
+class BadSample(Exception):
+    """The file can't be used. The text says why, in English. Nothing was written."""
+
+
+def fill(file: Path = DATA) -> tuple[int, int]:
+    """Add what is missing, and update the rest by slug, except stock: what was sold stays sold.
+
+    Returns:
+        The numbers of products added and updated.
+
+    Raises:
+        BadSample: it is no such file, or it names a picture that isn't in `static/`.
+    """
+    try:
+        return _fill(json.loads(file.read_text(encoding="utf-8")))
+    except KeyError as error:
+        raise BadSample(f"{file.name}: an entry has no {error}") from None
+    except (ValueError, TypeError) as error:
+        raise BadSample(f"{file.name}: {error}") from None
+
+
+def _fill(data: dict[str, list[dict[str, Any]]]) -> tuple[int, int]:
+    categories = {one["slug"] for one in data["categories"]}
+    wrong = [error for one in data["products"] if (error := _error(one, categories))]
+    if wrong:
+        raise ValueError("; ".join(wrong))
     with write() as session:
-        categories = {one.slug: one for one in session.scalars(select(Category))}
-        for position, values in enumerate(data["categories"]):
-            if values["slug"] not in categories:
-                categories[values["slug"]] = Category(**values, position=position)
-                session.add(categories[values["slug"]])
-        options = set(session.scalars(select(DeliveryMethod.slug)))
-        for position, values in enumerate(data["delivery"]):
-            if values["slug"] not in options:
-                session.add(DeliveryMethod(**values, position=position))
+        rows = _put(session, Category, data["categories"])
+        _put(session, DeliveryMethod, data["delivery"])
+        stock = {one["slug"]: one["stock"] for one in data["products"]}
+        products = [
+            {name: value for name, value in one.items() if name != "stock"} | {"category": rows[one["category"]]}
+            for one in data["products"]
+        ]
         known = set(session.scalars(select(Product.slug)))
-        added = [product for product in data["products"] if product["slug"] not in known]
-        for position, values in enumerate(data["products"]):
-            if values["slug"] not in known:
-                session.add(_product(values, position, categories[values["category"]]))
-        session.flush()
-        for product in session.scalars(select(Product).where(Product.slug.in_([one["slug"] for one in added]))):
-            if product.stock:
-                reason = StockReason.INTAKE
-                session.add(StockMovement(product_id=product.id, quantity=product.stock, reason=reason))
-        return len(added)
+        for slug, product in _put(session, Product, products).items():
+            product.search = searchable(product.name, product.subtitle, product.description, product.category.name)
+            if slug not in known and stock[slug]:
+                product.stock = stock[slug]
+                intake = StockMovement(product_id=product.id, quantity=product.stock, reason=StockReason.INTAKE)
+                session.add(intake)
+        return len(stock.keys() - known), len(stock.keys() & known)
 
 
-def _product(values: dict[str, object], position: int, category: Category) -> Product:
-    own = values | {"category": category, "image": f"img/products/{values['image']}.svg", "position": position}
-    product = Product(**own)
-    product.search = searchable(product.name, product.subtitle, product.description, category.name)
-    return product
+def _put(session: Session, model: Any, entries: list[dict[str, Any]]) -> dict[str, Any]:
+    """Add or update the rows of a table, in the order of the file. Return them by slug."""
+    known = {one.slug: one for one in session.scalars(select(model))}
+    found = {}
+    for position, values in enumerate(entries):
+        row = found[values["slug"]] = known.get(values["slug"]) or model(**values)
+        for name, value in (values | {"position": position}).items():
+            setattr(row, name, value)
+        session.add(row)
+    session.flush()
+    return found
+
+
+def _error(product: dict[str, Any], categories: set[str]) -> str:
+    try:
+        picture(product["image"])
+    except ValueError as error:
+        return f"{product['slug']}: {error}"
+    there = product["category"] in categories
+    return "" if there else f"{product['slug']}: there is no category {product['category']}"

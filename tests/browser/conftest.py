@@ -14,7 +14,8 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 from tests.children import children, free_port, start_demo
-from tests.conftest import CONTACT, missing
+from tests.conftest import CONTACT, fill, missing, settings_for
+from tests.pages import required_fields
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -51,6 +52,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
     folder = tmp_path_factory.mktemp("demo")
     with children() as start:
         stage, shop, sandbox = start_demo(start, folder, free_port())
+        fill(settings_for(folder, "http://127.0.0.1:9/projects/none"))  # beside the products of the fork
         yield Demo(shop, sandbox, folder)
         stage.send_signal(signal.SIGTERM)
         assert stage.wait(30) == 0
@@ -107,9 +109,9 @@ class Visitor:
         page = self.page
         page.goto(f"{demo.shop}/products/{slug}")
         page.locator("main form button").first.click()
-        page.wait_for_url("**/basket")
+        page.wait_for_url("**/basket**")
         page.locator('main a[href="/checkout"]').first.click()
-        for name, value in CONTACT.items():
+        for name, value in (required_fields(page.content()) | CONTACT).items():
             if name == "country":
                 page.select_option('[name="country"]', value)
             elif value:

@@ -123,7 +123,7 @@ def test_pages(visit: Callable[..., Visitor], demo: Demo, mode: tuple[str, str, 
         check(visitor, demo.shop + path, 404 if name == "not found" else 200)
     visitor.page.goto(f"{demo.shop}/products/stoneware-cup")
     visitor.page.locator("main form button").first.click()
-    visitor.page.wait_for_url("**/basket")
+    visitor.page.wait_for_url("**/basket**")
     check(visitor, f"{demo.shop}/basket")
     check(visitor, f"{demo.shop}/checkout")
 
@@ -172,7 +172,7 @@ def test_a_checkout_that_takes_no_order(visit: Callable[..., Visitor], demo: Dem
             session.add(GatewayCall(started_at=now(), milliseconds=1, outcome="KeyRejected"))
     check(visitor, f"{demo.shop}/checkout", 503)
     visitor.page.locator("main a.button").click()
-    visitor.page.wait_for_url("**/basket")
+    visitor.page.wait_for_url("**/basket**")
     assert visitor.page.locator(".basket-line").count() == 1
 
 
@@ -189,10 +189,10 @@ def test_row_50_a_buyer_who_comes_back_from_another_site_still_has_the_basket(
     page.route(f"{elsewhere}**", lambda route: route.fulfill(body=there, content_type="text/html"))
     page.goto(f"{demo.shop}/products/stoneware-cup")
     page.locator("main form button").first.click()
-    page.wait_for_url("**/basket")
+    page.wait_for_url("**/basket**")
     page.goto(elsewhere)
     page.get_by_role("link", name="back to the shop").click()
-    page.wait_for_url("**/basket")
+    page.wait_for_url("**/basket**")
     assert page.locator(".basket-line").count() == 1
     page.goto(elsewhere)
     with page.expect_response("**/basket/items") as answer:
@@ -211,7 +211,7 @@ def test_a_refused_checkout_leads_to_the_fields_by_keyboard(
     page = visit(java_script_enabled=javascript).page
     page.goto(f"{demo.shop}/products/stoneware-cup")
     page.locator("main form button").first.click()
-    page.wait_for_url("**/basket")
+    page.wait_for_url("**/basket**")
     page.goto(f"{demo.shop}/checkout")
     if javascript:  # past the browser's own checks, to see the shop's
         page.locator("form[action='/checkout']").evaluate("form => form.noValidate = true")

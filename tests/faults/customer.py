@@ -8,6 +8,8 @@ from html import unescape
 
 import requests
 
+from tests.pages import required_fields
+
 PATIENCE = 120
 """Tries, a quarter of a second apart, before a customer goes home."""
 INVOICE_LEASE = 16
@@ -68,7 +70,7 @@ class Customer:
             return "sold out" if answer.status_code == 422 else f"basket {answer.status_code}"
         if self.odd_answer:
             requests.post(f"{self.sandbox}/trouble", json={"case": self.odd_answer, "invoice": "next"}, timeout=30)
-        form = hidden(page.text) | self.contact | {"delivery": "standard"}
+        form = required_fields(page.text) | hidden(page.text) | self.contact | {"delivery": "standard"}
         answers = [self._ask("POST", "/checkout", form) for _ in range(1 + self.sends_twice)]
         if any(answer.status_code != 303 for answer in answers):
             return _said(answers[0])

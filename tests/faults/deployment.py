@@ -17,6 +17,7 @@ from models import Product, StockMovement
 from shop.db import db, write
 from shop.states import StockReason
 from tests.children import Start, end, wait_for
+from tests.conftest import fill
 
 API_KEY = "campaign-key"
 SPEED = 2000
@@ -98,9 +99,7 @@ class Deployment:
             "TRUSTED_PROXIES": "1",  # each customer comes from an address of their own
         }
         self.app = create_app(self.settings)
-        with self.app.app_context():
-            result = self.app.test_cli_runner().invoke(args=["sample-shop"])
-            assert result.exit_code == 0, result.output
+        fill(self.settings)
         prefork = ["-m", "tests.faults.prefork"]
         self.shop = [
             Process(start, f"web-{n}", [*prefork, "web", str(ports[n])], folder, **self.settings)

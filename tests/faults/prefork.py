@@ -22,6 +22,7 @@ from shop.db import db
 from shop.gateway import THREADS
 from shop.ops import server
 from tests.faults.customer import CONTACT, hidden
+from tests.pages import required_fields
 
 
 def live(app: Flask, kind: str, port: int) -> None:
@@ -49,8 +50,9 @@ def warm_up(app: Flask) -> None:
 
     ask("GET", "/")
     ask("POST", "/basket/items", product="stoneware-cup", quantity="1")
-    form = hidden(ask("GET", "/checkout").text)
-    place = ask("POST", "/checkout", **form, **CONTACT, delivery="standard").headers["Location"]
+    page = ask("GET", "/checkout").text
+    form = required_fields(page) | hidden(page) | CONTACT
+    place = ask("POST", "/checkout", **form, delivery="standard").headers["Location"]
     token = hidden(ask("GET", place).text)["csrf_token"]
     ask("POST", f"{place}/cancellation", csrf_token=token)
     with app.app_context():

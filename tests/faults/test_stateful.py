@@ -30,7 +30,7 @@ from shop.gateway import Gateway, reopen_checkout
 from shop.ops import audit
 from shop.states import CUSTOMER, Actor, By, DeliveryState, OrderState, StockReason
 from shop.views import checkout
-from tests.conftest import CONTACT
+from tests.conftest import CONTACT, filled_form
 from tests.faults.bugs import Killed, effects_repeated, no_dedupe, outbox_outside, unknown_secret_accepted
 from tests.faults.harness import AUDIT, STOCK, Crash, Effect, FakeGateway, Harness, Watch, value_of
 
@@ -275,11 +275,11 @@ class Life(RuleBasedStateMachine):
         answer = self.browsers[browser].get("/checkout")
         assert (answer.status_code == 503) == self.is_closed()
         if answer.status_code == 200:
-            hidden = {name: value_of(answer.text, name) for name in ("csrf_token", "checkout_key")}
-            self.tokens[browser] = hidden["csrf_token"]
+            form = filled_form(answer.text)
+            self.tokens[browser] = form["csrf_token"]
             token = self.browsers[browser].basket()
             [(version,)] = self.harness.ask("SELECT version FROM basket WHERE token = ?", token)
-            self.forms = [*self.forms, (browser, CONTACT | {"delivery": "pickup"} | hidden, (token, version))][-6:]
+            self.forms = [*self.forms, (browser, form, (token, version))][-6:]
 
     @rule(browser=browsers, slug=slugs, units=st.integers(1, 3), reply=replies, pays=st.booleans())
     def buy(self, browser: int, slug: str, units: int, reply: str, pays: bool) -> None:
