@@ -1,5 +1,8 @@
 """The catalogue: what is found, in which order, page by page."""
 
+import json
+from pathlib import Path
+
 import pytest
 from flask import Flask
 from sqlalchemy import event, select
@@ -8,8 +11,9 @@ from models import Category, Product
 from shop import catalogue
 from shop.catalogue import PAGE, Sort, products, searchable
 from shop.db import db, write
+from shop.ops import audit, sample
 from shop.text import fold
-from tests.conftest import CheckingClient, set_stock
+from tests.conftest import CheckingClient, rows, set_stock
 from tests.pages import Page, heading
 
 
@@ -72,7 +76,7 @@ def add_products(count: int) -> None:
         for number in range(count):
             name = {"en": f"Bulk {number}"}
             product = Product(slug=f"bulk-{number}", category_id=category.id, name=name, subtitle={}, description={})
-            product.price, product.image, product.search = 999, "img/products/cup.svg", searchable(name)
+            product.price, product.image, product.search = 999, "img/favicon.svg", searchable(name)
             session.add(product)
 
 
@@ -143,3 +147,67 @@ def test_row_47_a_script_in_a_products_name_is_inert(client: CheckingClient) -> 
         page = client.get(path).text  # the client refuses pages with anything inline
         assert "<script>alert" not in page
         assert "&lt;script&gt;" in page
+
+
+# --- The sample shop's file ------------------------------------------------------------------------------------------
+
+
+def shop_file(tmp_path: Path, **changes: object) -> Path:
+    """A file with one product, changed; `None` leaves a value out."""
+    lamp = {"slug": "lamp", "category": "lamps", "price": 900, "stock": 3, "image": "img/favicon.svg"}
+    lamp |= {name: {"en": "Lamp"} for name in ("name", "subtitle", "description")} | changes
+    category = {"slug": "lamps", "name": {"en": "Lamps"}}
+    data = {"categories": [category], "delivery": [], "products": [{k: v for k, v in lamp.items() if v is not None}]}
+    file = tmp_path / "my_shop.json"
+    file.write_text(json.dumps(data))
+    return file
+
+
+@pytest.fixture
+def pictures(app: Flask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of pictures in the place of `static/`."""
+    folder = tmp_path / "static"
+    (folder / "photos").mkdir(parents=True)
+    monkeypatch.setattr(app, "static_folder", str(folder))
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["svg", "png", "jpg", "webp"])
+def test_row_96_pictures_of_ones_own_work_and_running_it_again_updates(
+    app: Flask, client: CheckingClient, pictures: Path, tmp_path: Path, kind: str
+) -> None:
+    (pictures / "photos" / f"lamp.{kind}").write_bytes(b"picture")
+    assert sample.fill(shop_file(tmp_path, image=f"photos/lamp.{kind}")) == (1, 0)
+    assert f"/static/photos/lamp.{kind}?v=" in client.get("/products/lamp").text
+    client.fill_basket("lamp")
+    again = shop_file(tmp_path, image=f"photos/lamp.{kind}", price=1100, name={"en": "Lantern"}, stock=50)
+    assert sample.fill(again) == (0, 1)
+    [lamp] = rows(Product, slug="lamp")
+    assert (lamp.price, lamp.name, lamp.stock) == (1100, {"en": "Lantern"}, 3), "stock is what was sold from"
+    assert "/products/lamp" in client.get("/?q=lantern").text
+    assert not audit.violations()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"image": "photos/none.png"}, "lamp: there is no file photos/none.png in static/"),
+        ({"image": "../app.py"}, "lamp: there is no file ../app.py in static/"),
+        ({"category": "lights"}, "lamp: there is no category lights"),
+        ({"price": None}, "price"),
+        ({"price": 0}, "price_positive"),
+        ({"slug": None}, "an entry has no 'slug'"),
+        ({"colour": "red"}, "lamp: a Product has no colour"),
+    ],
+)
+def test_row_96_what_is_wrong_in_the_file_is_named_and_nothing_is_written(
+    app: Flask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, object], said: str
+) -> None:
+    monkeypatch.setattr(sample, "DATA", shop_file(tmp_path, **changes))
+    before = len(rows(Product))
+    result = app.test_cli_runner().invoke(args=["sample-shop"])
+    assert result.exit_code == 1
+    assert result.output.startswith("Error: my_shop.json: ")
+    assert said in result.output
+    assert result.output.count("\n") == 1
+    assert len(rows(Product)) == before

@@ -1,15 +1,20 @@
 """A fork runs these tests beside its own shop, which they neither read nor touch."""
 
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from babel.messages.mofile import write_mo
+from babel.messages.pofile import read_po, write_po
 
 from tests.children import ROOT, is_setting
+from tests.conftest import settings_for
 
 POISON = {
     "AMWAL_PROJECT_URL": "https://gateway.example/projects/live",
@@ -23,8 +28,8 @@ POISON = {
     "SANDBOX_API_KEY": "the-forks-own-sandbox-key",
 }
 STARTING = (
-    *("tests/test_config.py", "tests/test_doctor.py", "tests/test_logs.py", "tests/test_serve.py"),
-    *("tests/test_fork.py", "tests/test_repository.py", "tests/test_stage.py", "tests/sandbox/test_sandbox_serve.py"),
+    *("tests/test_config.py", "tests/test_doctor.py", "tests/test_logs.py", "tests/test_fork.py"),
+    *("tests/test_repository.py", "tests/test_stage.py", "tests/sandbox/test_sandbox_serve.py"),
     "tests/sandbox/test_sandbox_examples.py",
 )
 """Tests that start programs, or read settings."""
@@ -44,32 +49,136 @@ def test_row_91_programs_are_started_where_they_are_ended() -> None:
     assert starting == {"tests/children.py", "tests/postgres.py"}
 
 
-@pytest.mark.slow
-def test_row_91_a_forks_live_shop_is_left_alone(tmp_path: Path) -> None:
-    """Its address stands in `.env` and in the environment."""
-    fork = tmp_path / "fork"
+# --- A fork ----------------------------------------------------------------------------------------------------------
+
+PRODUCTS: dict[str, Any] = {
+    "categories": [{"slug": "lamps", "name": {"en": "Lamps", "fr": "Lampes"}}],
+    "delivery": [
+        {"slug": "courier", "name": {"en": "Courier"}, "description": {"en": "Tomorrow"}, "price": 7, "free_from": None}
+    ],
+    "products": [
+        {
+            "slug": f"lamp-{number}",
+            "category": "lamps",
+            "price": 3333 + number,
+            "stock": number,
+            "image": "img/favicon.svg",
+            "name": {"en": f"Lamp {number}"},
+            "subtitle": {"en": "Brass"},
+            "description": {"en": "Shines."},
+        }
+        for number in range(1, 11)
+    ],
+}
+FIELD = {
+    "models.py": (
+        '    network: Mapped[str] = mapped_column(String(64), default="", server_default="")',
+        '    company: Mapped[str] = mapped_column(String(120), default="", server_default="")',
+    ),
+    "shop/views/forms.py": (
+        "    checkout_key = HiddenField()",
+        '    company = _line(_("Company"), 120, "organization", missing=_("Enter your company."))',
+    ),
+    "templates/checkout/form.html": ("        {{ field(form.name) }}", "        {{ field(form.company) }}"),
+    "shop/privacy.py": ('    *("name", "name_key",', '    "company",'),
+}
+"""A line of each file, and what a fork that asks for a company adds before it."""
+
+
+@pytest.fixture(scope="module")
+def fork(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy with products, a language, a required field, a migration and settings of its own."""
+    made = tmp_path_factory.mktemp("fork") / "shop"
     unneeded = shutil.ignore_patterns(".git", ".venv", "instance", "node_modules", "__pycache__", ".*_cache", ".env")
-    shutil.copytree(ROOT, fork, ignore=unneeded)
-    (fork / ".venv").symlink_to(sys.prefix)
-    live = tmp_path / "live.db"
-    live.write_bytes(b"orders of real people")
-    poison = POISON | {"DATABASE_URL": f"sqlite:///{live}", "MAIL_URL": str(tmp_path / "mail")}
-    (fork / ".env").write_text("".join(f"{name}={value}\n" for name, value in poison.items()))
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-m", "not slow and not postgres"]
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("DUKKAN_", "FLASK_"))}
+    shutil.copytree(ROOT, made, ignore=unneeded)
+    (made / ".venv").symlink_to(sys.prefix)
+    shutil.rmtree(made / "static" / "img" / "products")
+    (made / "shop" / "ops" / "sample_shop.json").write_text(json.dumps(PRODUCTS))
+    for name, (line, new) in FIELD.items():
+        text = (made / name).read_text()
+        assert text.count(line) == 1, f"{name} has changed: choose another place there"
+        (made / name).write_text(text.replace(line, f"{new}\n{line}"))
+    forms = made / "shop" / "views" / "forms.py"
+    forms.write_text(forms.read_text().replace('names = ("name", ', 'names = ("company", "name", '))
+    half_translate(made)
+    settings = settings_for(made, "http://127.0.0.1:9/projects/none")
+    for command in (["upgrade"], ["migrate", "-m", "company"]):
+        run(made, "-m", "flask", "--app", "app", "db", *command, **settings)
+    (made / "shop.db").unlink()
+    return made
+
+
+def half_translate(made: Path) -> None:
+    """Begin a French translation: every other text."""
+    run(made, "-m", "babel.messages.frontend", *EXTRACT)
+    with (made / "translations" / "messages.pot").open("rb") as file:
+        catalogue = read_po(file, locale="fr")
+    for message in list(catalogue)[1::2]:
+        message.string = message.id
+    folder = made / "translations" / "fr" / "LC_MESSAGES"
+    folder.mkdir(parents=True)
+    with (folder / "messages.po").open("wb") as file:
+        write_po(file, catalogue)
+    with (folder / "messages.mo").open("wb") as file:
+        write_mo(file, catalogue)
+
+
+EXTRACT = ("-q", "extract", "-F", "translations/babel.cfg", "-o", "translations/messages.pot", ".")
+
+
+def run(folder: Path, *command: str, fails: bool = False, **environment: str) -> str:
+    """Run Python in a fork; gives what it says."""
     ran = subprocess.run(
-        [*command, *STARTING],
-        cwd=fork,
-        env=inherited | poison,
+        [sys.executable, *command],
+        cwd=folder,
+        env={name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")} | environment,
         capture_output=True,
         text=True,
         check=False,
         timeout=300,
     )
-    assert ran.returncode == 0, ran.stdout[-4000:]
-    assert re.search(r"\d\d+ passed", ran.stdout)
+    assert (ran.returncode != 0) == fails, ran.stdout[-6000:] + ran.stderr[-3000:]
+    return ran.stdout
+
+
+TESTS = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not slow and not postgres")
+OF_A_FORK = (
+    *("tests/test_catalogue.py", "tests/test_checkout.py", "tests/test_db.py", "tests/test_privacy.py"),
+    *("tests/test_spreadsheets.py", "tests/test_story.py", "tests/faults/test_stateful.py", "tests/test_layers.py"),
+)
+"""Tests that read products, fields, migrations or languages."""
+
+
+@pytest.mark.slow
+def test_row_92_a_forks_own_products_field_language_and_migration_break_nothing(fork: Path) -> None:
+    said = run(fork, *TESTS, *OF_A_FORK)
+    assert int(re.findall(r"(\d+) passed", said)[0]) > 200
+
+
+@pytest.mark.slow
+def test_row_92_all_that_is_not_translated_is_named_at_once(fork: Path) -> None:
+    said = run(fork, *TESTS, "tests/test_translations.py", fails=True)
+    assert re.findall(r"(\d+) failed", said) == ["2"]
+    assert set(re.findall(r"not in the file: '([^'\\]+)'", said)) == {"Company", "Enter your company."}
+    assert "2 in translations/ar/LC_MESSAGES/messages.po. Run `make catalogues`" in said
+    french = re.search(r"(\d+) in translations/fr/LC_MESSAGES/messages.po. Run `make catalogues`", said)
+    assert french
+    assert said.count("not translated: ") >= int(french[1]) > 100
+
+
+@pytest.mark.slow
+def test_row_91_a_forks_live_shop_is_left_alone(fork: Path, tmp_path: Path) -> None:
+    """Its address stands in `.env` and in the environment."""
+    shutil.rmtree(fork / "instance", ignore_errors=True)
+    live = tmp_path / "live.db"
+    live.write_bytes(b"orders of real people")
+    poison = POISON | {"DATABASE_URL": f"sqlite:///{live}", "MAIL_URL": str(tmp_path / "mail")}
+    (fork / ".env").write_text("".join(f"{name}={value}\n" for name, value in poison.items()))
+    inherited = {"DUKKAN_DOTENV": "", "FLASK_SKIP_DOTENV": ""} | poison
+    said = run(fork, *TESTS, *STARTING, **inherited)
+    assert re.search(r"\d\d+ passed", said)
     assert live.read_bytes() == b"orders of real people"
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["fork", "live.db"]
+    assert [file.name for file in tmp_path.iterdir()] == ["live.db"]
     assert not (fork / "instance").exists()
     assert not running_in(fork)
 

@@ -1,5 +1,6 @@
 """The stage: ports, addresses, and starting, watching and stopping programs."""
 
+import os
 import socket
 import sqlite3
 import subprocess
@@ -13,7 +14,6 @@ from alembic.script import ScriptDirectory
 
 from stage import demo, network
 from stage.demo import Demo, StageError
-from tests.children import free_ports
 
 
 @pytest.fixture
@@ -21,7 +21,9 @@ def said() -> list[str]:
     return []
 
 
-PORT, ANOTHER = free_ports(2)
+# Below the ports that the system gives to whoever asks for any, so that nobody takes them meanwhile.
+PORT = network.free_port("127.0.0.1", 20_000 + os.getpid() % 10_000)
+ANOTHER = network.free_port("127.0.0.1", PORT + 10)
 
 
 def new_demo(folder: Path, said: list[str], port: int = PORT) -> Demo:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from models import Category, DeliveryMethod, Product, StockMovement
@@ -19,8 +20,11 @@ class BadSample(Exception):
     """The file can't be used. The text says why, in English. Nothing was written."""
 
 
-def fill(file: Path = DATA) -> tuple[int, int]:
+def fill(file: Path | None = None) -> tuple[int, int]:
     """Add what is missing, and update the rest by slug, except stock: what was sold stays sold.
+
+    Args:
+        file: JSON as in `DATA`, which is the default.
 
     Returns:
         The numbers of products added and updated.
@@ -28,12 +32,15 @@ def fill(file: Path = DATA) -> tuple[int, int]:
     Raises:
         BadSample: it is no such file, or it names a picture that isn't in `static/`.
     """
+    file = file or DATA
     try:
         return _fill(json.loads(file.read_text(encoding="utf-8")))
     except KeyError as error:
         raise BadSample(f"{file.name}: an entry has no {error}") from None
     except (ValueError, TypeError) as error:
         raise BadSample(f"{file.name}: {error}") from None
+    except IntegrityError as error:
+        raise BadSample(f"{file.name}: {str(error.orig).splitlines()[0]}") from None
 
 
 def _fill(data: dict[str, list[dict[str, Any]]]) -> tuple[int, int]:
@@ -64,6 +71,8 @@ def _put(session: Session, model: Any, entries: list[dict[str, Any]]) -> dict[st
     known = {one.slug: one for one in session.scalars(select(model))}
     found = {}
     for position, values in enumerate(entries):
+        if unknown := [name for name in values if not hasattr(model, name)]:
+            raise ValueError(f"{values['slug']}: a {model.__name__} has no {', '.join(unknown)}")
         row = found[values["slug"]] = known.get(values["slug"]) or model(**values)
         for name, value in (values | {"position": position}).items():
             setattr(row, name, value)
