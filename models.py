@@ -6,7 +6,7 @@ objects by language (`{"en": "Dates", "ar": "تمر"}`). Nothing that concerns m
 
 import hashlib
 import secrets
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
@@ -287,6 +287,8 @@ class Order(Base):
 
     PATH = "/orders/<token>"
     """The path of an order's page, as a pattern of Flask's."""
+    INVOICE_LEASE = timedelta(seconds=15)
+    """How long one request may ask for the invoice before another may take over. Longer than `amwal.DEADLINE`."""
 
     __tablename__ = "orders"
     __table_args__ = (
@@ -332,7 +334,7 @@ class Order(Base):
     returned_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
     """When the buyer's browser last came back by successUrl. It proves no payment."""
     invoice_claimed_until: Mapped[datetime | None] = mapped_column(UTCDateTime)
-    """The lease of the request that is asking the gateway for the invoice, see `payments.INVOICE_LEASE`."""
+    """The lease of the request that is asking the gateway for the invoice, see `INVOICE_LEASE`."""
 
     name: Mapped[str] = mapped_column(String(120), default="")
     name_key: Mapped[str] = mapped_column(String(240), default="", index=True)
@@ -374,6 +376,12 @@ class Order(Base):
     def number(self) -> str:
         """The number that people use, such as `A-1042`."""
         return f"A-{1000 + self.id}"
+
+    @property
+    def is_asking(self) -> bool:
+        """Whether a request is asking the gateway for the invoice. A lease that is too long is a wrong clock's."""
+        until = self.invoice_claimed_until
+        return until is not None and now() < until <= now() + self.INVOICE_LEASE
 
     @property
     def is_payable(self) -> bool:

@@ -300,9 +300,10 @@ def load(given: Mapping[str, str] | None = None) -> Settings:
             raise SettingError(f"DUKKAN_DOTENV: there is no file {named}.")
         from_file = read_env_file(Path(named or ROOT / ".env"))
         _refuse_misspelt(from_file, every=True)
-        _refuse_misspelt(os.environ, every=False)
+        environment = {name: value for name, value in os.environ.items() if not _is_injected(name, value)}
+        _refuse_misspelt(environment, every=False)
         # An empty variable is one that isn't given: some hosts set all that they know of.
-        given = from_file | {name: value for name, value in os.environ.items() if value.strip()}
+        given = from_file | {name: value for name, value in environment.items() if value.strip()}
     else:
         _refuse_misspelt(given, every=True)
     values = {one.name: _value(name, one.metadata, given) for name, one in _SETTINGS.items()}
@@ -373,6 +374,20 @@ def _value(name: str, about: Mapping[str, Any], given: Mapping[str, str]) -> Any
         raise SettingError(f"{name} can't be used: {error}. It is {about['meaning']}.") from None
 
 
+_OF_A_SERVICE = re.compile(
+    r"(SHOP|AMWAL)_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?|ENV_\w+)"
+)
+
+
+def _is_injected(name: str, value: str) -> bool:
+    """Whether Kubernetes or a Docker link set a variable, for a service whose name begins with `shop` or `amwal`."""
+    if not name.startswith(("SHOP_", "AMWAL_")):
+        return False
+    port = name.endswith("_PORT") and re.match("(tcp|udp|sctp)://", value)
+    link = name.endswith("_NAME") and re.fullmatch(r"(/[\w.-]+){2}", value)
+    return bool(port or link or _OF_A_SERVICE.fullmatch(name))
+
+
 TYPO_SIMILARITY = 0.89
 """How alike two names are, from 0 to 1, of which one is taken for the other misspelt: a letter or two."""
 
@@ -397,6 +412,11 @@ def _check_together(values: Mapping[str, Any]) -> None:
         raise SettingError("AMWAL_PROJECT_URL must begin with https://, or the API key would travel in the clear.")
     if not values["amwal_api_key"].isascii() or not values["amwal_api_key"].isprintable():
         raise SettingError("AMWAL_API_KEY cannot be used: it has characters that no key has. Copy it again.")
+    if values["database_url"].startswith("postgresql") and not values["secret_key"] and not values["demo"]:
+        raise SettingError(
+            "SECRET_KEY is missing. With PostgreSQL, several machines can serve the shop, and must sign cookies with "
+            "one key: set it to 32 random characters or more."
+        )
     if values["secret_key"] and len(values["secret_key"]) < 32:
         raise SettingError("SECRET_KEY is too short: give 32 random characters or more, or none to have one made.")
 

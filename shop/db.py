@@ -20,14 +20,15 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from flask import Flask
+from flask import Flask, current_app
 from flask_sqlalchemy import SQLAlchemy
-from sqlalchemy import DateTime, Dialect, Engine, ExceptionContext, MetaData, String, event, make_url
+from sqlalchemy import DateTime, Dialect, Engine, ExceptionContext, MetaData, String, event, make_url, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import DeclarativeBase, Session
 from sqlalchemy.types import TypeDecorator
 
-from shop.config import settings
+from shop.config import SettingError, settings
+from shop.money import exponent
 
 try:
     from pysqlite3 import dbapi2 as newer_sqlite
@@ -238,16 +239,37 @@ def write() -> Iterator[Session]:
         RuntimeError: nested (it would wait for itself).
         sqlalchemy.exc.OperationalError, sqlalchemy.exc.TimeoutError: locked past `LOCK_TIMEOUT`, disk full,
             connection lost. Nothing was written.
+        SettingError: the database's prices are in another currency.
     """
     if in_write():
         raise RuntimeError("write() is never nested: pass its session along")
     _current.writing = True
     try:
         with Session(db.engines["write"], expire_on_commit=False) as session, session.begin():
+            _check_currency(session)
             yield session
     finally:
         _current.writing = False
     db.session.expire_all()  # later reads of this request see what it has written
+
+
+def _check_currency(session: Session) -> None:
+    """Compare `SHOP_CURRENCY` with the currency of the stored prices, once in a process. The first one is stored."""
+    if current_app.extensions.get("currency_checked"):
+        return
+    ours = {"currency": settings.shop_currency, "exponent": exponent(settings.shop_currency)}
+    stored = session.execute(text("SELECT currency, exponent FROM shop")).mappings().one()
+    if stored == ours:
+        current_app.extensions["currency_checked"] = True
+        return
+    has_prices = session.scalar(text("SELECT 1 FROM product UNION ALL SELECT 1 FROM orders LIMIT 1"))
+    if stored["currency"] and has_prices:
+        raise SettingError(
+            f"SHOP_CURRENCY is {ours['currency']}, but the prices in the database are in {stored['currency']} with "
+            f"{stored['exponent']} decimals. Set SHOP_CURRENCY={stored['currency']}. To sell in {ours['currency']}, "
+            "start with an empty database and import products with new prices."
+        )
+    session.execute(text("UPDATE shop SET currency = :currency, exponent = :exponent"), ours)
 
 
 def upsert(session: Session, model: type[Base]) -> postgresql.Insert | sqlite.Insert:

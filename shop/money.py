@@ -1,14 +1,24 @@
 """Money: integer minor units inside, exact decimals on the wire, the reader's notation on pages."""
 
 import re
+from copy import copy
 from decimal import Decimal
 
-from babel.numbers import format_currency, get_currency_precision
+from babel import Locale
+from babel.numbers import parse_pattern
+
+_EXPONENTS = {0: "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF", 4: "CLF UYW"}
+_EXPONENTS |= {3: "BHD IQD JOD KWD LYD OMR TND"}
+
+
+def exponent(currency: str) -> int:
+    """The decimals of a currency by ISO 4217. (Locale libraries say how many people write: none for Serbian dinars.)"""
+    return next((decimals for decimals, currencies in _EXPONENTS.items() if currency in currencies.split()), 2)
 
 
 def to_decimal(minor: int, currency: str) -> Decimal:
     """4720 US cents → `Decimal("47.20")`. Kuwaiti dinars have three decimals, yen none."""
-    return Decimal(minor).scaleb(-get_currency_precision(currency))
+    return Decimal(minor).scaleb(-exponent(currency))
 
 
 def to_minor(text: str, currency: str) -> int:
@@ -17,7 +27,7 @@ def to_minor(text: str, currency: str) -> int:
     Raises:
         ValueError: for anything but digits with a point before the decimals, or more decimals than the currency has.
     """
-    decimals = get_currency_precision(currency)
+    decimals = exponent(currency)
     if not re.fullmatch(r"\d{1,12}(\.\d{1,9})?", text):
         raise ValueError("write an amount such as 12.50, with a point and no other sign")
     amount = Decimal(text).scaleb(decimals)
@@ -28,8 +38,10 @@ def to_minor(text: str, currency: str) -> int:
 
 def format_money(minor: int, currency: str, locale: str) -> str:
     """Minor units for people: `$47.20` in English, `47.20 USD` in Arabic (Western digits in both)."""
-    pattern = "#,##0.00 ¤¤" if locale.startswith("ar") else None
-    return format_currency(to_decimal(minor, currency), currency, pattern, locale=locale)
+    standard = Locale.parse(locale).currency_formats["standard"]
+    pattern = copy(parse_pattern("#,##0.00 ¤¤") if locale.startswith("ar") else standard)
+    pattern.frac_prec = (exponent(currency), exponent(currency))
+    return str(pattern.apply(to_decimal(minor, currency), locale, currency=currency, currency_digits=False))
 
 
 def contained_tax(total: int, rate: int) -> int:

@@ -7,7 +7,7 @@ A reply is committed before the customer sees it, and a callback before it is an
 import logging
 import time
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from io import BytesIO
 
 import segno
@@ -40,10 +40,6 @@ from shop.states import (
 
 log = logging.getLogger(__name__)
 
-INVOICE_LEASE = timedelta(seconds=15)
-"""How long one request may ask for an order's invoice before another may take over. Longer than `amwal.DEADLINE`."""
-
-
 # --- The invoice -----------------------------------------------------------------------------------------------------
 
 
@@ -68,10 +64,9 @@ def _claim(order_id: int) -> Order | None:
     """Take the lease on the order's invoice. None if another request holds it, or the order needs none."""
     with write() as session:
         order = orders.lock(session, order_id)
-        claimed = order.invoice_claimed_until is not None and order.invoice_claimed_until > now()
-        if order.state is not OrderState.PLACED or claimed:
+        if order.state is not OrderState.PLACED or order.is_asking:
             return None
-        order.invoice_claimed_until = now() + INVOICE_LEASE
+        order.invoice_claimed_until = now() + Order.INVOICE_LEASE
         _ = [line.name for line in order.lines]  # loaded now: no queries after the transaction
         return order
 

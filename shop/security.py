@@ -14,7 +14,7 @@ from shop.config import LOOPBACK, Settings, settings
 
 log = logging.getLogger(__name__)
 
-ANY_HOST = frozenset({"/healthz", "/readyz"})
+ANY_HOST = frozenset({"/healthz", "/readyz", "/statusz"})
 """Probes come by IP address. Their answers contain nothing that a wrong Host could poison."""
 
 CALLBACK = "/amwal/callback"

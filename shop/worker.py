@@ -66,10 +66,15 @@ def tick(stop: threading.Event | None = None) -> None:
 
 def _beat() -> None:
     """Record the heartbeat, at most every 10 seconds."""
-    last = db.session.get(Heartbeat, "worker")
-    if last is None or last.at < now() - timedelta(seconds=10):
+    if _is_due("worker", timedelta(seconds=10)):
         with write() as session:
             _record_time(session, "worker")
+
+
+def _is_due(name: str, every: timedelta) -> bool:
+    """Whether something was last done long enough ago. A time in the future, from a wrong clock, counts as never."""
+    last = db.session.get(Heartbeat, name)
+    return last is None or not now() - every <= last.at <= now()
 
 
 def _record_time(session: Session, name: str) -> None:
@@ -113,7 +118,7 @@ def _queue_digest() -> None:
         return
     with write() as session:
         _serialize_workers(session)
-        last = session.scalar(select(func.max(Attention.mailed_at)))
+        last = session.scalar(select(func.max(Attention.mailed_at)).where(Attention.mailed_at <= now()))
         if last is not None and last > now() - DIGEST_EVERY:
             return
         # Some of each kind: anybody can cause "possibly paid", and it must not crowd out a payment that arrived twice.
@@ -169,8 +174,7 @@ def _deliver(message: OutboxMessage) -> None:
 
 def _do_hourly() -> None:
     """Do the hourly chores, once for all workers."""
-    last = db.session.get(Heartbeat, "hourly")
-    if last is None or last.at < now() - timedelta(hours=1):
+    if _is_due("hourly", timedelta(hours=1)):
         forget_misses()
         privacy.tidy()
         with write() as session:

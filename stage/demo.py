@@ -234,7 +234,7 @@ class Demo:
         for _ in self._while_starting("shop", stop):
             if self.programs["worker"].poll() is not None:
                 raise StageError(f"the worker exited unexpectedly. {self._log_end('worker')}")
-            if self._answers(f"http://{LOOPBACK}:{self.shop_port}/readyz"):
+            if self._answers(f"http://{LOOPBACK}:{self.shop_port}/statusz"):
                 return
         if not stop.is_set():
             raise StageError(f"the shop did not start. {self._log_end('shop')}")

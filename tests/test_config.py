@@ -349,3 +349,65 @@ def test_row_82_flasks_own_commands_stop_with_the_same_line(command: tuple[str, 
 def test_row_82_outside_of_the_command_line_a_wrong_setting_stops_the_start() -> None:
     with pytest.raises(SettingError, match="AMWAL_PROJECT_URL is missing"):
         create_app()
+
+
+# --- Variables of Kubernetes and Docker ------------------------------------------------------------------------------
+
+INJECTED = {
+    **{"SHOP_PORT": "tcp://10.96.0.7:8000", "SHOP_SERVICE_HOST": "10.96.0.7", "SHOP_SERVICE_PORT": "8000"},
+    **{
+        "SHOP_SERVICE_PORT_HTTP": "8000",
+        "SHOP_PORT_8000_TCP": "tcp://10.96.0.7:8000",
+        "SHOP_PORT_8000_TCP_PORT": "8000",
+    },
+    **{
+        "SHOP_PORT_8000_TCP_PROTO": "tcp",
+        "SHOP_PORT_8000_TCP_ADDR": "10.96.0.7",
+        "SHOP_PORT_53_UDP": "udp://10.96.0.7:53",
+    },
+    **{"SHOP_WEB_SERVICE_HOST": "10.96.0.8", "SHOP_WEB_PORT": "tcp://10.96.0.8:80", "AMWAL_SERVICE_HOST": "10.96.0.9"},
+    **{"AMWAL_SANDBOX_PORT_8001_TCP_ADDR": "10.96.0.9", "AMWAL_PORT": "sctp://10.96.0.9:1", "SHOP_NAME": "/web/shop"},
+    **{"SHOP_ENV_PYTHON_VERSION": "3.11.7", "AMWAL_NAME": "/web-1/amwal"},
+}
+
+
+def test_row_76_variables_of_a_service_named_shop_or_amwal_are_passed_over(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name, value in (INJECTED | GOOD).items():
+        monkeypatch.setenv(name, value)
+    settings = load()
+    assert settings.shop_name == "Qahwa & Co."
+    assert settings.public_url == "https://shop.example"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *[("SHOP_PORT", "8000"), ("SHOP_CURENCY", "SAR"), ("SHOP_SERVICE", "x"), ("AMWAL_KEY", "k")],
+        *[("SHOP_SERVICE_HOSTS", "x"), ("SHOP_PORT_8000", "x"), ("SHOP_ENVIRONMENT", "x")],
+    ],
+)
+def test_row_76_misspelt_settings_are_still_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    for one, text in GOOD.items():
+        monkeypatch.setenv(one, text)
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingError, match=f"^{name} is not a setting"):
+        load()
+
+
+@pytest.mark.parametrize("scheme", ["postgresql", "postgres", "postgresql+psycopg"])
+def test_row_116_postgresql_needs_a_secret_key_that_all_machines_share(scheme: str) -> None:
+    address = {"DATABASE_URL": f"{scheme}://user:password@db.example/shop"}
+    for written in ("", "  "):
+        with pytest.raises(SettingError, match=r"^SECRET_KEY is missing\. With PostgreSQL, several machines") as caught:
+            load(GOOD | address | {"SECRET_KEY": written})
+        assert "password" not in caught.value.message
+    assert load(GOOD | address).secret_key == GOOD["SECRET_KEY"]
+
+
+def test_row_116_a_demo_and_sqlite_make_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(config, "INSTANCE", tmp_path / "instance")
+    keyless = GOOD | {"SECRET_KEY": ""}
+    assert load(keyless).secret_key
+    assert load(keyless | {"DEMO": "on", "DATABASE_URL": "postgresql://db.example/shop"}).secret_key

@@ -277,7 +277,8 @@ def test_a_database_that_is_locked_is_a_failure(new_app: Any, tmp_path: Path, mo
 def test_a_database_behind_the_program_is_a_failure(shop: Any) -> None:
     app = shop()
     with app.app_context(), engine().begin() as connection:
-        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0000'")
+        first = ScriptDirectory(app.extensions["migrate"].directory).get_base()
+        connection.exec_driver_sql(f"UPDATE alembic_version SET version_num = '{first}'")
     _, lines = report(app)
     level, text = one("migrations", lines)
     assert level == "FAIL"

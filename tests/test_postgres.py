@@ -41,13 +41,22 @@ from shop.limits import UNLIMITED
 from shop.ops import audit, doctor
 from shop.states import AttentionKind, OrderState, OutboxKind
 from tests.children import Start, free_port, free_ports, wait_for
-from tests.conftest import CONTACT, CheckingClient, OrderFactory, attention, rows, set_stock, settings_for, stock_of
+from tests.conftest import (
+    CONTACT,
+    CheckingClient,
+    OrderFactory,
+    attention,
+    filled_form,
+    rows,
+    set_stock,
+    settings_for,
+    stock_of,
+)
 from tests.pages import heading
 from tests.postgres import Server
 from tests.test_callback import post
 from tests.test_db import migrate_once_more
 from tests.test_doctor import findings, one, report
-from tests.test_serve import checkout_form
 from tests.test_worker import Mailbox
 
 pytestmark = pytest.mark.postgres
@@ -136,7 +145,7 @@ def test_row_16_a_customer_who_meets_a_lock_sees_a_page(
 ) -> None:
     monkeypatch.setattr("shop.db.LOCK_TIMEOUT", 1)
     client.fill_basket()
-    address = client.post("/checkout", data=client.checkout_form()).headers["Location"]
+    address = client.post("/checkout", data=client.filled_form()).headers["Location"]
     form = {"csrf_token": client.csrf_token(address)}
     with locked(database_url, rows(Order)[0]):
         answer = client.post(f"{address}/cancellation", data=form)
@@ -150,7 +159,7 @@ def test_row_16_a_write_that_took_too_long_is_a_503_and_leaves_nothing(
 ) -> None:
     monkeypatch.setattr("shop.db.LOCK_TIMEOUT", 1)
     client.fill_basket()
-    form, take = client.checkout_form(), stock.take
+    form, take = client.filled_form(), stock.take
     with monkeypatch.context() as patched:
         patched.setattr(stock, "take", lambda *arguments: (time.sleep(2.2), take(*arguments)))
         assert client.post("/checkout", data=form).status_code == 503
@@ -564,4 +573,4 @@ def fill_basket(number: int, doors: list[str]) -> tuple[requests.Session, dict[s
     session = requests.Session()
     session.headers.update(BY_PROXY["headers"] | {"X-Forwarded-For": f"192.0.2.{number}"})
     session.post(f"{here}/basket/items", {"product": "finjan-set", "quantity": "1"}, **ONCE).raise_for_status()
-    return session, checkout_form(session.get(f"{there}/checkout", timeout=30).text)
+    return session, filled_form(session.get(f"{there}/checkout", timeout=30).text)

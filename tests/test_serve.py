@@ -26,7 +26,7 @@ def test_web_and_worker_come_and_go_together(serve: Serve, migrated: Path, tmp_p
     port = free_port()
     shop = serve(port)
     try:
-        wait_for(f"http://127.0.0.1:{port}/readyz")  # which wants a worker's heartbeat, too
+        wait_for(f"http://127.0.0.1:{port}/statusz")  # which wants a worker's heartbeat, too
         workers = children(shop.pid) if Path("/proc/self/task").exists() else []
     finally:
         shop.send_signal(signal.SIGTERM)
@@ -174,7 +174,7 @@ def test_a_worker_that_dies_is_started_again_and_ends_with_a_server_that_dies(
             time.sleep(0.1)
         [second] = children(shop.pid)
         assert second != first
-        wait_for(f"http://127.0.0.1:{port}/readyz")
+        wait_for(f"http://127.0.0.1:{port}/statusz")
     finally:
         shop.kill()
         shop.wait()

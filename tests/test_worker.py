@@ -239,7 +239,7 @@ def test_row_64_a_second_return_is_told_though_the_first_was_settled(app: Flask,
 def test_the_worker_ends_reservations_and_shows_that_it_lives(
     app: Flask, client: CheckingClient, order: OrderFactory
 ) -> None:
-    assert client.get("/readyz").status_code == 503
+    assert client.get("/statusz").status_code == 503
     waiting = order.awaiting()
     order.run_out(waiting)
     stop = threading.Event()
@@ -257,7 +257,7 @@ def test_the_worker_ends_reservations_and_shows_that_it_lives(
     stop.set()
     thread.join()
     assert order.again(waiting).state is OrderState.EXPIRED
-    assert client.get("/readyz").json == {"ready": True, "problems": []}
+    assert client.get("/statusz").json == {"well": True, "problems": []}
 
 
 def test_a_fault_in_one_round_does_not_end_the_worker(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -278,7 +278,7 @@ def test_a_fault_in_one_round_does_not_end_the_worker(app: Flask, monkeypatch: p
 def test_row_67_a_silent_worker_is_told(app: Flask, client: CheckingClient) -> None:
     with write() as session:
         session.merge(Heartbeat(name="worker", at=now() - timedelta(minutes=3)))
-    answer = client.get("/readyz", base_url="http://10.0.0.1")
+    answer = client.get("/statusz", base_url="http://10.0.0.1")
     assert answer.status_code == 503
     assert "worker" in str(answer.json)
     assert db.session.get(Heartbeat, "worker") is not None

@@ -21,7 +21,12 @@ from shop.states import TRANSITIONS, Actor, OrderState
 
 EXAMPLES = 5  # named in a finding
 
-AGES = {"minute_ago": timedelta(minutes=1), "five_minutes_ago": timedelta(minutes=5), "worker_timeout": WORKER_TIMEOUT}
+AGES = {
+    "minute_ago": timedelta(minutes=1),
+    "five_minutes_ago": timedelta(minutes=5),
+    "worker_timeout": WORKER_TIMEOUT,
+    "soon": timedelta(seconds=-10),
+}
 """Parameters of the queries: the time that long before a query runs."""
 
 
@@ -257,7 +262,8 @@ NEGATIVE_STOCK = "SELECT id FROM product WHERE id BETWEEN :first AND :last AND s
 OVERDUE_ORDERS = f"SELECT id FROM orders WHERE state IN ({UNPAID}) AND reserved_until < :minute_ago"  # noqa: S608
 OVERDUE_MESSAGES = "SELECT id FROM outbox_message WHERE done_at IS NULL AND due_at < :five_minutes_ago"
 SILENT_WORKER = """
-    SELECT 'worker' WHERE NOT EXISTS (SELECT 1 FROM heartbeat WHERE name = 'worker' AND at >= :worker_timeout)"""
+    SELECT 'worker' WHERE NOT EXISTS (
+        SELECT 1 FROM heartbeat WHERE name = 'worker' AND at BETWEEN :worker_timeout AND :soon)"""
 
 CHECKS = (
     Check(1, "callbacks accepted without their payment", "callback", ACCEPTED_FOR_NOTHING, "callback_attempt.id"),

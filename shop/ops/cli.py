@@ -9,7 +9,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from copy import copy
 from datetime import datetime
 from pathlib import Path
@@ -22,7 +22,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from shop import privacy, spreadsheets, worker
 from shop.config import SettingError, settings
-from shop.db import sqlite_file
+from shop.db import sqlite_file, write
 from shop.gateway import THREADS
 from shop.ops import audit, backup, doctor, logs, sample, server
 
@@ -89,6 +89,7 @@ def serve(host: str, port: int, threads: int, no_worker: bool) -> None:
         )
     if current_app.debug:
         raise click.ClickException("Debug mode is on, which is for development only. Remove FLASK_DEBUG or --debug.")
+    _check_database()
     app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
     app.extensions["amwal"].slots = BoundedSemaphore(threads // 2)
     click.echo(f"Serving {settings.public_url} on {host}:{port}. Press Ctrl-C to stop.")
@@ -100,6 +101,14 @@ def serve(host: str, port: int, threads: int, no_worker: bool) -> None:
     finally:
         if helper:
             helper.end()
+
+
+def _check_database() -> None:
+    """Try the first write, which checks whether the settings fit the database. One that isn't ready yet may follow."""
+    if (file := sqlite_file()) and not file.exists():  # connecting would create an empty file
+        return
+    with suppress(SQLAlchemyError), write():
+        pass
 
 
 class WorkerProcess:
@@ -135,6 +144,7 @@ class WorkerProcess:
 def worker_command(parent: int | None) -> None:
     """Send e-mails, end reservations, and do the periodic chores, until SIGTERM or Ctrl-C."""
     logs.to_stderr()
+    _check_database()
     stop = threading.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, lambda *_: stop.set())

@@ -21,7 +21,6 @@ from typing import Literal
 from urllib.parse import urljoin, urlsplit
 from uuid import uuid4
 
-from alembic.migration import MigrationContext
 from flask import current_app
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
@@ -112,12 +111,24 @@ def check_database(case: Case) -> Iterator[Finding]:
         fix = "run flask --app app db upgrade if the shop is new; else correct DATABASE_URL, or who may write there"
         yield Finding("FAIL", f"no answer ({case.quote(error)})", fix if file else server)
         return
+    if found := _other_currency(case):
+        yield found
     version = f"SQLite {sqlite_library().sqlite_version}" if file else f"PostgreSQL {said}"
     if file and said != "wal":
         fix = "use pysqlite3 or a Python with SQLite 3.51.3 or newer, and a local disk; or PostgreSQL"
         yield Finding("warn", f"{version} with {said} journal: readers and the writer block each other", fix)
     else:
         yield Finding("ok", version + (" with write-ahead log: readers don't block the writer" if file else ""))
+
+
+def _other_currency(case: Case) -> Finding | None:
+    with suppress(SQLAlchemyError), engine().connect() as connection:
+        priced = "EXISTS (SELECT 1 FROM product) OR EXISTS (SELECT 1 FROM orders)"
+        stored = connection.exec_driver_sql(f"SELECT currency FROM shop WHERE {priced}").scalar()  # noqa: S608
+        if stored and stored != case.settings.shop_currency:
+            text = f"its prices are in {stored}, and SHOP_CURRENCY is {case.settings.shop_currency}"
+            return Finding("FAIL", text, f"set SHOP_CURRENCY={stored}")
+    return None
 
 
 def check_disk(case: Case) -> Iterator[Finding]:
@@ -138,24 +149,27 @@ def check_disk(case: Case) -> Iterator[Finding]:
 
 def check_migrations(_case: Case) -> Iterator[Finding]:
     """Whether the database has the revision that this version expects."""
-    with db.engine.connect() as connection:
-        current = MigrationContext.configure(connection).get_current_revision()
-    newest = health.newest_revision()
+    current, newest = health.current_revision(), health.newest_revision()
     if current == newest:
         yield Finding("ok", f"at the newest, {newest}")
-    else:
+    elif health.is_outdated(current):
         text = f"the database is at {current or 'none'}, the program at {newest}"
         yield Finding("FAIL", text, "run flask --app app db upgrade")
+    else:
+        text = f"the database is at {current}, which this version doesn't know: a later one has upgraded it"
+        yield Finding("warn", text, "start that version; this one goes on until you do")
 
 
 def check_worker(_case: Case) -> Iterator[Finding]:
     """Whether a worker is running: it sends the e-mails and ends reservations."""
     beat = db.session.scalar(select(Heartbeat.at).filter_by(name="worker"))
-    if beat and beat >= now() - health.WORKER_TIMEOUT:
+    if health.worker_is_alive(beat):
         yield Finding("ok", "it runs")
-    else:
-        text = f"it was last alive on {beat:%Y-%m-%d at %H:%M:%S} UTC" if beat else "it has never run"
-        yield Finding("FAIL", text, "start flask --app app serve, which starts one, or flask --app app worker")
+        return
+    text = f"it was last alive on {beat:%Y-%m-%d at %H:%M:%S} UTC" if beat else "it has never run"
+    if beat and beat > now():
+        text += ", which is in the future: a clock was wrong"
+    yield Finding("FAIL", text, "start flask --app app serve, which starts one, or flask --app app worker")
 
 
 def check_mail(case: Case) -> Iterator[Finding]:

@@ -10,6 +10,7 @@ from sqlalchemy.exc import InterfaceError, InternalError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from werkzeug.exceptions import HTTPException
 
+from shop.config import SettingError
 from shop.security import is_same_origin
 
 log = logging.getLogger(__name__)
@@ -22,6 +23,7 @@ def init_errors(app: Flask) -> None:
     # PostgreSQL's driver raises InternalError for a transaction that was terminated or became read-only.
     for error in (OperationalError, InterfaceError, InternalError, PoolTimeoutError):
         app.register_error_handler(error, database_busy)
+    app.register_error_handler(SettingError, wrong_setting)
     app.register_error_handler(Exception, unexpected)
 
 
@@ -52,6 +54,13 @@ def http_error(error: HTTPException) -> ResponseReturnValue:
 def database_busy(error: Exception) -> ResponseReturnValue:
     """A locked, full or unreachable database: nothing was written, a retry is safe."""
     log.error("database unavailable: %s", type(error).__name__)
+    body, status = _page(503, *_texts(503))
+    return body, status, {"Retry-After": "5"}
+
+
+def wrong_setting(error: SettingError) -> ResponseReturnValue:
+    """A setting that doesn't fit the database: nothing was written. The gateway repeats its callbacks."""
+    log.error("%s", error.message)
     body, status = _page(503, *_texts(503))
     return body, status, {"Retry-After": "5"}
 

@@ -21,7 +21,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import joinedload, selectinload
 from werkzeug.wrappers import Response
 
-from models import Order, OrderLine, now
+from models import Order, OrderLine
 from shop import baskets, limits, orders, outbox, payments, refusals
 from shop.db import db
 from shop.states import CUSTOMER, OrderState
@@ -165,8 +165,7 @@ def status_view(order: Order, *, came_back_unpaid: bool) -> str:
     Once any browser has returned by successUrl, the page doesn't ask for payment again, to avoid a double payment.
     """
     if order.state is OrderState.PLACED:
-        being_asked = order.invoice_claimed_until is not None and order.invoice_claimed_until > now()
-        return "preparing" if being_asked else "unreachable"
+        return "preparing" if order.is_asking else "unreachable"
     if order.state is OrderState.AWAITING_PAYMENT:
         return "confirming" if order.buyer_returned and not came_back_unpaid else "waiting"
     return order.state.value

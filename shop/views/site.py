@@ -69,6 +69,13 @@ def healthz() -> ResponseReturnValue:
 
 @bp.get("/readyz")
 def readyz() -> ResponseReturnValue:
-    """Readiness: database, migrations and worker; 503 with the problems otherwise."""
-    problems = health.problems()
+    """Readiness, for what routes traffic: 503 only if this process can't serve."""
+    problems = health.unready()
     return jsonify(ready=not problems, problems=problems), 503 if problems else 200
+
+
+@bp.get("/statusz")
+def statusz() -> ResponseReturnValue:
+    """The shop as a whole, for alarms: worker, overdue tasks, a write; 503 with the problems otherwise."""
+    problems = health.alarms()
+    return jsonify(well=not problems, problems=problems), 503 if problems else 200
