@@ -22,6 +22,7 @@ from typing import Any
 import pytest
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import AuthResult
+from alembic.script import ScriptDirectory
 from flask import Flask
 from sqlalchemy import update
 from sqlalchemy.exc import OperationalError
