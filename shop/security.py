@@ -3,7 +3,7 @@
 import re
 from urllib.parse import quote, unquote, urlsplit
 
-from flask import Flask, Request, Response, abort, redirect, request
+from flask import Flask, Request, Response, abort, current_app, redirect, request
 from flask.typing import ResponseReturnValue
 from sqlalchemy import make_url
 from werkzeug.middleware.proxy_fix import ProxyFix
@@ -49,6 +49,7 @@ def init_security(app: Flask) -> None:
     if proxies:  # forwarded headers count only behind a known proxy
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=proxies, x_proto=proxies, x_host=proxies)  # type: ignore[method-assign]
     app.before_request(check_host)
+    app.before_request(refuse_many_fields)
     app.before_request(refuse_nul)
     app.after_request(add_headers)
 
@@ -73,6 +74,13 @@ def check_host() -> ResponseReturnValue | None:
         query = f"?{request.query_string.decode('ascii', 'ignore')}" if request.query_string else ""
         return redirect(f"{settings.public_url}{quote(request.path)}{query}", 307)
     return None
+
+
+def refuse_many_fields() -> None:
+    """Refuse forms with more fields than Flask's MAX_FORM_PARTS, which itself only counts those of multipart forms."""
+    limit = current_app.config["MAX_FORM_PARTS"]
+    if request.path.rstrip("/") != CALLBACK and sum(map(len, request.form.listvalues())) > limit:
+        abort(413)
 
 
 def refuse_nul() -> None:
