@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-ROWS = {*range(1, 70), 74, 75, 82, 91}
+ROWS = {*range(1, 70), 74, 75, 82, 88, 91, 97, 102, 106, 108}
 TO_COME = {
     51: "session fixation and replay: there is nothing to sign in to yet",
     52: "guessing of passwords: there is nothing to sign in to yet",
