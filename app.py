@@ -17,6 +17,7 @@ from shop.config import settings
 from shop.db import db, init_db
 from shop.gateway import Gateway
 from shop.ops import cli
+from shop.ops.connections import BODY_LIMIT
 from shop.ops.logs import init_logs
 from shop.views.errors import init_errors
 from shop.views.guards import csrf
@@ -74,7 +75,9 @@ def init_cookies(app: Flask) -> None:
         LANGUAGE_COOKIE=f"{name}_language",
         WTF_CSRF_SSL_STRICT=False,  # some browsers send no Referer; the token suffices
         WTF_CSRF_TIME_LIMIT=None,  # as long as the session: a basket may wait for days
-        MAX_CONTENT_LENGTH=64 * 1024,  # bytes; the largest form has some 2 KB
+        MAX_CONTENT_LENGTH=BODY_LIMIT,
+        MAX_FORM_MEMORY_SIZE=64 * 1024,  # bytes; the largest form has some 2 KB
+        MAX_FORM_PARTS=100,  # the largest form has some 15 fields
     )
 
 

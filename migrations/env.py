@@ -5,6 +5,7 @@ orphans every row that refers to the table, without an error. They can only be s
 it is done on the driver's own connection before SQLAlchemy begins one.
 """
 
+import os
 from typing import Any
 
 from alembic import context
@@ -41,6 +42,7 @@ def migrate(connection: Connection) -> None:
             raise RuntimeError("this migration would leave rows that refer to missing ones; nothing was changed")
 
 
+umask = os.umask(0o077)  # a new database is readable by its owner only; SQLite gives its log the same mode
 with engine().connect() as connection:
     on_sqlite = connection.dialect.name == "sqlite"
     raw = connection.connection.dbapi_connection
@@ -49,6 +51,7 @@ with engine().connect() as connection:
     try:
         migrate(connection)
     finally:
+        os.umask(umask)
         if on_sqlite:
             connection.rollback()
             raw.execute("PRAGMA foreign_keys = ON")

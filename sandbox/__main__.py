@@ -1,6 +1,7 @@
 """The command line: `python -m sandbox serve`, `trigger` and `conformance`."""
 
 import logging
+import os
 import re
 import signal
 import socket
@@ -87,6 +88,7 @@ def cli() -> None:
 )
 def serve(host: str, port: int, public_url: str | None, **settings: Any) -> None:
     """Serve the gateway until Ctrl-C or SIGTERM; requests in progress finish first."""
+    os.umask(0o077)  # the database holds API keys and secrets: other users of the machine can't read new files
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # it warns of every short wait
     listener = _listen(host, port)

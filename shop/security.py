@@ -53,6 +53,7 @@ def init_security(app: Flask) -> None:
     if proxies:  # forwarded headers count only behind a known proxy; X-Forwarded-Host never: clients can send it
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=proxies, x_proto=proxies, x_host=0)  # type: ignore[method-assign]
     app.before_request(check_host)
+    app.before_request(refuse_many_fields)
     app.before_request(refuse_nul)
     app.after_request(add_headers)
 
@@ -87,6 +88,13 @@ def _log_refused(host: str) -> None:
         current_app.extensions["refused_host_logged"] = time.monotonic()
         told = "a request for the host %r was refused: PUBLIC_URL has %r. A proxy must pass the Host header unchanged"
         log.warning(told, host[:200], public_host())
+
+
+def refuse_many_fields() -> None:
+    """Refuse forms with more fields than Flask's MAX_FORM_PARTS, which itself only counts those of multipart forms."""
+    limit = current_app.config["MAX_FORM_PARTS"]
+    if request.path.rstrip("/") != CALLBACK and sum(map(len, request.form.listvalues())) > limit:
+        abort(413)
 
 
 def refuse_nul() -> None:

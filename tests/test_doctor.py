@@ -166,11 +166,22 @@ def test_a_shop_that_is_ready_fails_in_nothing(shop: Any, tmp_path: Path, monkey
     assert [subject for _, subject, _ in lines if subject != "API key"] == [
         name for name in doctor.CHECKS if name != "API key"
     ]
-    here = ("database", "disk")  # say what this machine is like
+    here = ("database", "disk", "connections")  # say what this machine is like
     assert {(level, subject) for level, subject, _ in lines if subject not in here} == {
         ("ok", name) for name in doctor.CHECKS if name not in here
     }
     assert not mailbox.received
+
+
+@pytest.mark.parametrize(("files", "level", "text"), [(4096, "ok", "1000 at once"), (512, "warn", "192 at once")])
+def test_row_97_a_low_limit_of_open_files(
+    app: Flask, monkeypatch: pytest.MonkeyPatch, files: int, level: str, text: str
+) -> None:
+    monkeypatch.setattr(doctor.server, "raise_file_limit", lambda: files)
+    [finding] = findings(app, doctor.check_connections)
+    assert finding.level == level
+    assert text in finding.text
+    assert finding.text.endswith(f"open files is {files}") == (level == "warn")
 
 
 def test_the_command_has_help_that_says_what_a_test_invoice_is(app: Flask) -> None:
@@ -283,7 +294,7 @@ def test_a_database_behind_the_program_is_a_failure(shop: Any) -> None:
     _, lines = report(app)
     level, text = one("migrations", lines)
     assert level == "FAIL"
-    assert "at 0000" in text
+    assert f"at {first}" in text
     assert text.endswith("run flask --app app db upgrade.")
 
 

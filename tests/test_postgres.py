@@ -145,7 +145,7 @@ def test_row_16_a_customer_who_meets_a_lock_sees_a_page(
 ) -> None:
     monkeypatch.setattr("shop.db.LOCK_TIMEOUT", 1)
     client.fill_basket()
-    address = client.post("/checkout", data=client.filled_form()).headers["Location"]
+    address = client.post("/checkout", data=client.checkout_form()).headers["Location"]
     form = {"csrf_token": client.csrf_token(address)}
     with locked(database_url, rows(Order)[0]):
         answer = client.post(f"{address}/cancellation", data=form)
@@ -159,7 +159,7 @@ def test_row_16_a_write_that_took_too_long_is_a_503_and_leaves_nothing(
 ) -> None:
     monkeypatch.setattr("shop.db.LOCK_TIMEOUT", 1)
     client.fill_basket()
-    form, take = client.filled_form(), stock.take
+    form, take = client.checkout_form(), stock.take
     with monkeypatch.context() as patched:
         patched.setattr(stock, "take", lambda *arguments: (time.sleep(2.2), take(*arguments)))
         assert client.post("/checkout", data=form).status_code == 503

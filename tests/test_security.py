@@ -315,8 +315,24 @@ def test_a_405_names_what_is_allowed(client: CheckingClient) -> None:
 
 
 def test_a_body_that_is_too_large_is_refused(client: CheckingClient) -> None:
-    response = client.post("/basket/items", data={"product": "x" * 100_000, "quantity": "1"})
+    response = client.post("/basket/items", data={"product": "x" * 140_000, "quantity": "1"})
     assert response.status_code == 413
+
+
+@pytest.mark.parametrize("content_type", ["application/x-www-form-urlencoded", "multipart/form-data"])
+def test_row_108_a_form_with_too_many_fields_is_refused(client: CheckingClient, content_type: str) -> None:
+    """One too many, and 30,000; with one name and with many. None is repeated by the page for stale forms either."""
+    honest = {"product": "stoneware-cup", "quantity": "1"} | {f"field{number}": "" for number in range(98)}
+    assert client.post("/basket/items", data=honest, content_type=content_type).status_code == 303
+    for path in ("/basket/items", "/checkout"):
+        for more in ({"one": ""}, {"one": [""] * 500}):
+            answer = client.post(path, data=honest | more, content_type=content_type)
+            assert answer.status_code == 413
+            assert "too large" in answer.text
+    many = "&".join(["a"] * 30_000)
+    answer = client.post("/checkout", data=many, content_type="application/x-www-form-urlencoded")
+    assert answer.status_code == 413
+    assert len(answer.data) < 20_000
 
 
 def test_the_accent_is_a_stylesheet(new_app: Any) -> None:

@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 import sqlite3
+import sys
 import threading
 import time
 from contextlib import closing
@@ -17,8 +18,8 @@ from flask import Flask
 
 from shop.ops import server
 from shop.states import OrderState
-from tests.children import free_port, wait_for
-from tests.conftest import OrderFactory, Serve, filled_form
+from tests.children import Start, free_port, free_ports, wait_for
+from tests.conftest import OrderFactory, Serve, filled_form, settings_for
 
 
 def test_web_and_worker_come_and_go_together(serve: Serve, migrated: Path, tmp_path: Path) -> None:
@@ -211,3 +212,41 @@ def test_row_46_a_senders_address_comes_from_a_proxy_that_is_known(
         shop.wait(20)
     with closing(sqlite3.connect(tmp_path / "shop.db")) as connection:
         assert connection.execute("SELECT sender FROM callback_attempt").fetchall() == [(sender,)]
+
+
+def has_no_reader_but_its_owner(file: Path) -> bool:
+    """Whether other users of the machine can do nothing with a file."""
+    return not file.stat().st_mode & 0o077
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks at processes as Linux shows them")
+def test_row_102_other_users_of_the_machine_cannot_read_what_is_stored(start: Start, tmp_path: Path) -> None:
+    """Under the usual umask: a new database, its log, and whatever shop, worker and sandbox write later."""
+    ports, log = free_ports(2), tmp_path / "log"
+    here = f"http://127.0.0.1:{ports[0]}"
+    settings = settings_for(tmp_path, "http://127.0.0.1:9/projects/none", PUBLIC_URL=here)
+    usual = ("/bin/sh", "-c", 'umask 022; exec "$0" "$@"', sys.executable, "-m")
+    assert start(*usual, "flask", "--app", "app", "sample-shop", log=log, **settings).wait(60) == 0
+    shop = start(*usual, *f"flask --app app serve --port {ports[0]}".split(), log=log, **settings)
+    database = ("--database", str(tmp_path / "sandbox.db"), "--mails", str(tmp_path / "mails"))
+    sandbox = start(*usual, *f"sandbox serve --port {ports[1]}".split(), *database, log=log)
+    wait_for(f"{here}/readyz")
+    wait_for(f"http://127.0.0.1:{ports[1]}/healthz")
+    files = [file for file in tmp_path.iterdir() if file.is_file() and file != log]
+    assert {"shop.db", "sandbox.db"} < {file.name for file in files}, "and their logs"
+    assert all(map(has_no_reader_but_its_owner, files))
+    for pid in (shop.pid, sandbox.pid, *children(shop.pid)):
+        assert "Umask:\t0077\n" in Path(f"/proc/{pid}/status").read_text()
+
+
+@pytest.mark.sqlite
+def test_row_102_nor_an_email(start: Start, order: OrderFactory, tmp_path: Path) -> None:
+    order.awaiting()  # which queues "pay here"
+    settings = settings_for(tmp_path, "http://127.0.0.1:9/projects/none")
+    worker = ("-m", "flask", "--app", "app", "worker")
+    start("/bin/sh", "-c", 'umask 022; exec "$0" "$@"', sys.executable, *worker, **settings)
+    until = time.monotonic() + 30
+    while not (mails := list((tmp_path / "mail").glob("*.eml"))) and time.monotonic() < until:
+        time.sleep(0.1)
+    assert mails
+    assert all(map(has_no_reader_but_its_owner, mails))

@@ -29,6 +29,7 @@ from shop.ops import audit, backup, doctor, logs, sample, server
 log = logging.getLogger(__name__)
 END_SECONDS = 30
 RESTART_SECONDS = 3  # between two starts of the worker, so that one that can't start doesn't use up the processor
+OWNER_ONLY = 0o077  # the umask with which other users of the machine can't read new files: orders, e-mails
 DAY = click.DateTime(["%Y-%m-%d"])
 FILE = click.Path(path_type=Path)
 
@@ -81,6 +82,7 @@ def sample_shop() -> None:
 @click.option("--no-worker", is_flag=True, help="Start only the web server; run `flask worker` beside it.")
 def serve(host: str, port: int, threads: int, no_worker: bool) -> None:
     """Serve the shop with its worker until SIGTERM or Ctrl-C. Requests in flight are finished."""
+    os.umask(OWNER_ONLY)
     logs.to_stderr()
     if not settings.database_url_given:
         raise click.ClickException(
@@ -143,6 +145,7 @@ class WorkerProcess:
 @click.option("--parent", type=int, hidden=True, help="Stop when this process has stopped.")
 def worker_command(parent: int | None) -> None:
     """Send e-mails, end reservations, and do the periodic chores, until SIGTERM or Ctrl-C."""
+    os.umask(OWNER_ONLY)
     logs.to_stderr()
     _check_database()
     stop = threading.Event()

@@ -31,7 +31,7 @@ from shop import gateway, security
 from shop.config import Settings, current_settings, settings
 from shop.db import db, engine, sqlite_file, sqlite_library
 from shop.mail import mail_server
-from shop.ops import health
+from shop.ops import health, server
 from shop.ops.probe import Answer, ask, file_system, is_local
 
 SMTP_TIMEOUT = 6.0  # seconds for each step
@@ -145,6 +145,17 @@ def check_disk(case: Case) -> Iterator[Finding]:
     else:
         why = "this system does not list its disks" if file else "PostgreSQL has its own"
         yield Finding("skip", f"not checked: {why}")
+
+
+def check_connections(_case: Case) -> Iterator[Finding]:
+    """Whether `flask serve` can have all of its connections, if it is started as this command was."""
+    files = server.raise_file_limit()
+    limit = server.connection_limit(files, gateway.THREADS)
+    if limit >= server.CONNECTIONS:
+        yield Finding("ok", f"flask serve can have {limit} at once")
+    else:
+        fix = "raise the limit, by ulimit -n 4096, or LimitNOFILE=4096 for systemd"
+        yield Finding("warn", f"flask serve can have only {limit} at once: the limit of open files is {files}", fix)
 
 
 def check_migrations(_case: Case) -> Iterator[Finding]:
@@ -365,6 +376,7 @@ CHECKS: dict[str, tuple[Callable[[Case], Iterator[Finding]], set[str]]] = {
     "settings": (check_settings, set()),
     "database": (check_database, set()),
     "disk": (check_disk, set()),
+    "connections": (check_connections, set()),
     "migrations": (check_migrations, {"database"}),
     "worker": (check_worker, {"migrations"}),
     "gateway": (check_gateway, set()),

@@ -1,22 +1,28 @@
 """The web server: waitress, which runs anywhere and buffers for slow clients.
 
-By default it drops requests in flight when it stops. `run` finishes them.
+By default it drops requests in flight when it stops: `run` finishes them. What one client may cost is limited in
+`connections`.
 """
 
 import logging
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable
 from types import FrameType
 
 from flask import Flask
 from waitress import wasyncore
-from waitress.server import create_server
 
 from shop.config import settings_of
+from shop.ops import connections
+
+if sys.platform != "win32":
+    import resource
 
 DRAIN_SECONDS = 15
+CONNECTIONS = 1000  # a slow client costs a socket, not a thread; a hundred must not exhaust the limit
 
 
 def run(app: Flask, host: str, port: int, threads: int, housekeeping: Callable[[], object]) -> None:
@@ -37,17 +43,16 @@ def run(app: Flask, host: str, port: int, threads: int, housekeeping: Callable[[
     listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.bind((host, port))
-    server = create_server(
+    proxies = settings_of(app).trusted_proxies
+    server = connections.Server(
         app,
-        sockets=[listener],
+        listener,
+        limit=connection_limit(raise_file_limit(), threads),
+        network_limit=None if proxies else connections.NETWORK_LIMIT,
         threads=threads,
         ident=None,
-        max_request_body_size=1024 * 1024,
-        connection_limit=1000,  # a slow client costs a socket, not a thread; a hundred must not exhaust the limit
-        channel_timeout=30,
         # waitress would remove forwarded headers; ProxyFix only uses them behind TRUSTED_PROXIES.
-        clear_untrusted_proxy_headers=not settings_of(app).trusted_proxies,
-        asyncore_use_poll=True,
+        clear_untrusted_proxy_headers=not proxies,
     )
     stopping, next_round = False, 0.0
 
@@ -63,6 +68,34 @@ def run(app: Flask, host: str, port: int, threads: int, housekeeping: Callable[[
             next_round = time.monotonic() + 1
             housekeeping()
     _drain(server)
+
+
+def raise_file_limit() -> int:
+    """Raise the limit of open files and sockets to what `run` needs, or as far as allowed. Return what there is."""
+    wanted = _files_for(CONNECTIONS, threads=64)
+    if sys.platform == "win32":  # which has no such limit
+        return wanted
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return wanted
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return wanted
+
+
+def connection_limit(files: int, threads: int) -> int:
+    """Return how many connections fit into a limit of open files; at least 10."""
+    return max(10, min(CONNECTIONS, (files - _files_for(0, threads)) // 2))
+
+
+def _files_for(connections: int, threads: int) -> int:
+    """Files and sockets for so many connections and threads.
+
+    A connection has its socket and the static file that it is sent; a thread the database with its log and its lock
+    file, and a connection to the gateway.
+    """
+    return 2 * connections + 4 * threads + 64
 
 
 def _drain(server: wasyncore.dispatcher) -> None:
