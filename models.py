@@ -21,9 +21,10 @@ from sqlalchemy import (
     LargeBinary,
     String,
     UniqueConstraint,
+    select,
     text,
 )
-from sqlalchemy.orm import Mapped, mapped_column, relationship, validates
+from sqlalchemy.orm import Mapped, mapped_column, object_session, relationship, validates
 
 from shop.db import Base, OpenEnum, UTCDateTime
 from shop.states import (
@@ -96,7 +97,7 @@ class Shop(Base):
     """Since when the merchant has closed the checkout, and the sentence for customers."""
     closed_why: Mapped[str] = mapped_column(String(500), default="", server_default="")
     restored_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
-    """When a backup was restored, and when the payments since then were compared with the gateway's account."""
+    """When a backup was restored last, and when it was then compared with the gateway's account; NULL until then."""
     compared_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
     next_order_id: Mapped[int] = mapped_column(default=1, server_default="1")
     """Order ids are assigned from here, not by the database, so that a restore can leave a gap for lost ones."""
@@ -384,6 +385,15 @@ class Order(Base):
         return until is not None and now() < until <= now() + self.INVOICE_LEASE
 
     @property
+    def is_in_doubt(self) -> bool:
+        """Whether it was open when a backup was restored, and may have been paid since: see `shop.ops.restore`."""
+        session = object_session(self)
+        if session is None or self.returned_at is None or not self.may_still_be_paid:
+            return False
+        restored = session.scalar(select(Shop.restored_at).where(Shop.compared_at.is_(None)))
+        return restored is not None and self.returned_at == restored
+
+    @property
     def is_payable(self) -> bool:
         """Whether the payment page may be shown: only while the stock is reserved."""
         return self.state is OrderState.AWAITING_PAYMENT
@@ -557,6 +567,12 @@ class CallbackAttempt(Base):
     body: Mapped[str] = mapped_column(String(600), default="")
 
     order: Mapped[Order | None] = relationship()
+
+    @property
+    def described(self) -> str:
+        """Its sender and the invoice that it names, in a few words."""
+        named = f", for invoice {self.gateway_id[:40]}" if self.gateway_id else ""
+        return f"last from {self.sender}{named}"
 
 
 class Staff(Base):

@@ -113,7 +113,7 @@ def _check_units(session: Session, network: str, units: Mapping[int, int]) -> No
 
 def may_resume(order: Order) -> bool:
     """Whether an expired order's goods may be reserved once more."""
-    return order.reservation <= MAX_RESUMES
+    return order.reservation <= MAX_RESUMES and not order.is_in_doubt
 
 
 def may_mail_pay_here(session: Session, order: Order) -> bool:

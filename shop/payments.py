@@ -64,7 +64,7 @@ def _claim(order_id: int) -> Order | None:
     """Take the lease on the order's invoice. None if another request holds it, or the order needs none."""
     with write() as session:
         order = orders.lock(session, order_id)
-        if order.state is not OrderState.PLACED or order.is_asking:
+        if order.state is not OrderState.PLACED or order.is_asking or order.is_in_doubt:
             return None
         order.invoice_claimed_until = now() + Order.INVOICE_LEASE
         _ = [line.name for line in order.lines]  # loaded now: no queries after the transaction
@@ -262,7 +262,7 @@ def _flag_misses(session: Session, attempt: CallbackAttempt, skipped: int) -> No
     """Flag callbacks without a known secret: this one, and those that were only counted."""
     times = skipped + (attempt.outcome is CallbackOutcome.UNKNOWN_SECRET)
     if times:
-        flag(session, AttentionKind.UNKNOWN_SECRET, "callback", f"last from {attempt.sender}", times=times)
+        flag(session, AttentionKind.UNKNOWN_SECRET, "callback", attempt.described, times=times)
 
 
 def apply_payment(session: Session, order: Order, payment: Payment, by: By) -> None:

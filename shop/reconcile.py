@@ -1,16 +1,18 @@
 """When no callback comes: compare with the gateway's account, and confirm a payment by hand."""
 
 import logging
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.orm import contains_eager, selectinload
 
-from models import Invoice, Order, Payment, Staff
+from models import Attention, Invoice, Order, Payment, Shop, Staff, now
+from shop.attention import flag
 from shop.db import db, write
 from shop.payments import apply_payment, lock_by_invoice
-from shop.states import Actor, By, PaymentSource
+from shop.states import Actor, AttentionKind, By, PaymentSource
 from shop.text import visible
 
 log = logging.getLogger(__name__)
@@ -42,6 +44,37 @@ def compare(gateway_ids: Iterable[str]) -> Comparison:
             else:
                 (result.paid if order.payments else result.unpaid).append(order)
     return result
+
+
+def read_ids(text: str) -> list[str]:
+    """Find invoice ids in any text: one a line, a spreadsheet, a page that was copied."""
+    words = dict.fromkeys(word for word in re.split(r"[^\w-]+", visible(text)) if word)
+    known = [row for start in range(0, len(words), 500) for row in _known(list(words)[start : start + 500])]
+    return [word for word in words if word in known or re.fullmatch(r"[0-9a-f]{24}", word)]
+
+
+def _known(words: list[str]) -> Sequence[str]:
+    return db.session.scalars(select(Invoice.gateway_id).where(Invoice.gateway_id.in_(words))).all()
+
+
+def end_comparison(found: Comparison) -> None:
+    """End the doubt after a restore: somebody says that this was the whole list of paid invoices.
+
+    What is paid there and not here is flagged. The other open orders can be paid again.
+    """
+    with write() as session:
+        for order in found.unpaid:
+            flag(session, AttentionKind.PAID_UNCONFIRMED, order.number, "confirm it by hand", order.id)
+        for gateway_id in found.unknown:
+            flag(session, AttentionKind.PAID_UNKNOWN, gateway_id[:200], "ask the customer, or refund it")
+        shop = session.scalars(select(Shop).with_for_update()).one()
+        paid = [order.id for order in found.unpaid]
+        in_doubt = update(Order).where(Order.returned_at == shop.restored_at, Order.id.not_in(paid))
+        session.execute(in_doubt.values(returned_at=None))
+        shop.compared_at = now()
+        said = f"compared: {len(found.paid)} paid, {len(found.unpaid)} unpaid here, {len(found.unknown)} unknown here"
+        item = update(Attention).filter_by(kind=AttentionKind.RESTORED, closed_at=None)
+        session.execute(item.values(closed_at=now(), resolution=said))
 
 
 def confirm_by_hand(gateway_id: str, staff_id: int, note: str) -> bool:

@@ -13,7 +13,7 @@ from sqlalchemy import delete, func, or_, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from models import Attention, CallbackAttempt, Heartbeat, Order, OutboxMessage, now
+from models import Attention, CallbackAttempt, Heartbeat, Order, OutboxMessage, Shop, now
 from shop import mail, orders, privacy
 from shop.attention import flag, urgency
 from shop.config import settings
@@ -98,7 +98,9 @@ def _run_out() -> list[int]:
 def _notice_possibly_paid() -> None:
     """Flag orders whose buyer returned by successUrl long ago without a callback: the callback URL may be wrong."""
     unpaid = [state for state in OrderState if state.may_have_unseen_payment]
+    restored = select(Shop.restored_at).scalar_subquery()  # those in doubt then have one item for all of them
     overdue = select(Order).where(Order.state.in_(unpaid), Order.returned_at <= now() - CALLBACK_EXPECTED_WITHIN)
+    overdue = overdue.where(Order.returned_at.is_distinct_from(restored))
     told = select(Attention.id).where(Attention.kind == AttentionKind.POSSIBLY_PAID, Attention.order_id == Order.id)
     untold = overdue.where(~told.where(Attention.last_at >= Order.returned_at).exists()).order_by(Order.id).limit(100)
     if db.session.scalar(untold.limit(1)) is None:
@@ -203,7 +205,7 @@ def back_off(attempts: int) -> timedelta:
 def _mail_customer(message: OutboxMessage) -> None:
     """Send "your order, pay here" or the receipt."""
     order = db.session.get_one(Order, message.payload["order_id"])
-    too_late = message.kind is OutboxKind.MAIL_PAY_HERE and not order.may_still_be_paid
+    too_late = message.kind is OutboxKind.MAIL_PAY_HERE and (order.is_in_doubt or not order.may_still_be_paid)
     if order.email and not too_late:  # a till order, or erased contact data
         mail.send(message, order.email, order.locale, order=order, link=mail.order_link(order))
 
@@ -215,8 +217,11 @@ def _mail_digest(message: OutboxMessage) -> None:
     still_open = select(Attention.kind, func.count()).where(Attention.closed_at.is_(None)).group_by(Attention.kind)
     counts = {row.kind: row.count for row in db.session.execute(still_open)}
     kinds = [(kind, list(of_kind)) for kind, of_kind in groupby(items, lambda item: item.kind) if kind in counts]
+    unknown = select(CallbackAttempt.gateway_id).filter_by(outcome=CallbackOutcome.UNKNOWN_SECRET).distinct()
+    invoices = db.session.scalars(unknown.where(CallbackAttempt.gateway_id != "").limit(DIGEST_PER_KIND)).all()
     if kinds:
-        mail.send(message, settings.merchant_email, settings.shop_locales[0], kinds=kinds, counts=counts)
+        about = {"kinds": kinds, "counts": counts, "invoices": {AttentionKind.UNKNOWN_SECRET: invoices}}
+        mail.send(message, settings.merchant_email, settings.shop_locales[0], **about)
 
 
 HANDLERS: dict[OutboxKind, Callable[[OutboxMessage], None]] = {

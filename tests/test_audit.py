@@ -18,6 +18,7 @@ from flask import Flask
 from sqlalchemy import Connection, event, inspect, text
 
 from models import (
+    Attention,
     CallbackAttempt,
     Delivery,
     Heartbeat,
@@ -31,7 +32,7 @@ from models import (
 from shop import orders, payments, reconcile, stock, worker
 from shop.db import db, engine, sqlite_library, write
 from shop.limits import UNLIMITED
-from shop.ops import audit
+from shop.ops import audit, restore
 from shop.ops.audit import Finding
 from shop.states import CUSTOMER, WORKER, Actor, By, CallbackOutcome, DeliveryState, OrderState
 from tests.conftest import OrderFactory, rows, set_stock
@@ -542,6 +543,9 @@ def test_warnings_tell_of_work_left_lying_and_fail_nothing(app: Flask, order: Or
     assert audit.violations() == []
     plant("DELETE FROM heartbeat")
     assert report(app)[-1] == "warn   -  silent workers: 1 (worker)"
+    restore.mark_in_place()
+    since = rows(Attention)[-1].subject
+    assert report(app)[-1] == f"warn   -  restored backups not compared with the gateway: 1 (since {since})"
 
 
 # --- How it goes about it --------------------------------------------------------------------------------------------

@@ -264,6 +264,7 @@ OVERDUE_MESSAGES = "SELECT id FROM outbox_message WHERE done_at IS NULL AND due_
 SILENT_WORKER = """
     SELECT 'worker' WHERE NOT EXISTS (
         SELECT 1 FROM heartbeat WHERE name = 'worker' AND at BETWEEN :worker_timeout AND :soon)"""
+UNCOMPARED = "SELECT 'since ' || subject FROM attention WHERE kind = 'restored' AND closed_at IS NULL"
 
 CHECKS = (
     Check(1, "callbacks accepted without their payment", "callback", ACCEPTED_FOR_NOTHING, "callback_attempt.id"),
@@ -298,4 +299,5 @@ CHECKS = (
     Check(0, "unpaid orders past their reservation", "order", OVERDUE_ORDERS),
     Check(0, "messages overdue", "message", OVERDUE_MESSAGES),
     Check(0, "silent workers", "", SILENT_WORKER),
+    Check(0, "restored backups not compared with the gateway", "", UNCOMPARED),
 )

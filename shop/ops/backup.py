@@ -49,15 +49,12 @@ def _refuse_existing(target: Path) -> None:
         raise FileExistsError(errno.EEXIST, "it exists already, and nothing is overwritten", str(target))
 
 
-def save(target: Path, progress: Callable[[int, int], None]) -> str:
+def save(target: Path, progress: Callable[[int, int], None]) -> None:
     """Write a backup.
 
     Args:
         target: the file to make.
         progress: called with the amounts done and in all.
-
-    Returns:
-        How to restore it, in English.
 
     Raises:
         Failed, OSError: no file was created.
@@ -68,16 +65,6 @@ def save(target: Path, progress: Callable[[int, int], None]) -> str:
         else:
             _dump_postgresql(part)
             progress(1, 1)
-    if engine().dialect.name == "sqlite":
-        there = Path(str(engine().url.database)).absolute()
-        return (
-            f"To restore: stop the shop; move {there} away, and {there.name}-wal and {there.name}-shm with it, which "
-            f"would spoil the copy; copy {target} there; start the shop."
-        )
-    return (
-        f"To restore: stop the shop; pg_restore --clean --if-exists --no-owner --exit-on-error --single-transaction "
-        f"--dbname=… {target}; start the shop."
-    )
 
 
 def _copy_sqlite(part: Path, progress: Callable[[int, int], None]) -> None:
@@ -102,11 +89,21 @@ def _copy_sqlite(part: Path, progress: Callable[[int, int], None]) -> None:
 
 
 def _dump_postgresql(part: Path) -> None:
-    """Run pg_dump. The password goes by the environment: anyone can read a process's arguments."""
-    program = shutil.which("pg_dump")
+    run_client("pg_dump", "--format=custom", f"--file={part}")
+
+
+def run_client(name: str, *options: str) -> None:
+    """Run a client program of PostgreSQL on the shop's database.
+
+    The password goes by the environment: anyone can read a process's arguments.
+
+    Raises:
+        Failed: it isn't there, or it failed.
+    """
+    program = shutil.which(name)
     if program is None:
         raise Failed(
-            "pg_dump is not on this machine. Install PostgreSQL's client programs (postgresql-client on Debian and "
+            f"{name} is not on this machine. Install PostgreSQL's client programs (postgresql-client on Debian and "
             "Ubuntu), in the server's version or a newer one"
         )
     ours = engine().url
@@ -114,7 +111,7 @@ def _dump_postgresql(part: Path) -> None:
     environment = os.environ | ({"PGPASSWORD": str(password)} if password else {})
     url = URL.create("postgresql", ours.username, None, ours.host, ours.port, ours.database, ours.query)
     address = url.difference_update_query(["password"]).render_as_string()
-    command = [program, "--format=custom", "--no-password", f"--file={part}", f"--dbname={address}"]
+    command = [program, "--no-password", f"--dbname={address}", *options]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise Failed(f"pg_dump failed: {done.stderr.strip() or done.returncode}")
+        raise Failed(f"{name} failed: {done.stderr.strip() or done.returncode}")

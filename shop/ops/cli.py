@@ -14,17 +14,19 @@ from copy import copy
 from datetime import datetime
 from pathlib import Path
 from threading import BoundedSemaphore
+from typing import TextIO
 
 import click
 from flask import Flask, current_app
 from flask_migrate import upgrade
 from sqlalchemy.exc import SQLAlchemyError
 
-from shop import privacy, spreadsheets, worker
+from shop import privacy, reconcile, spreadsheets, worker
 from shop.config import SettingError, settings
 from shop.db import sqlite_file, write
 from shop.gateway import THREADS
-from shop.ops import audit, backup, doctor, logs, sample, server
+from shop.money import to_decimal
+from shop.ops import audit, backup, doctor, logs, restore, sample, server
 
 log = logging.getLogger(__name__)
 END_SECONDS = 30
@@ -37,7 +39,7 @@ FILE = click.Path(path_type=Path)
 def register(app: Flask) -> None:
     """Add the commands."""
     at_work = (sample_shop, serve, worker_command, doctor_command, audit_command)
-    for command in (*at_work, export_orders, import_products, backup_command, forget):
+    for command in (*at_work, export_orders, import_products, backup_command, restore_command, compare, forget):
         app.cli.add_command(command)
 
 
@@ -250,10 +252,72 @@ def backup_command(file: Path) -> None:
             bar.update(done - bar.pos)
 
         try:
-            how_to_restore = backup.save(file, progress)
+            backup.save(file, progress)
         except backup.Failed as error:
             raise click.ClickException(f"There is no backup: {error}.") from None
-    click.echo(f"{file} is complete. It contains no keys: back up .env and instance/secret_key too.\n{how_to_restore}")
+    click.echo(f"{file} is complete. It contains no keys: back up .env and instance/secret_key too.")
+    click.echo(
+        f"To restore it: stop the shop, then run flask --app app restore {file}. It brings back nothing of what "
+    )
+    click.echo("happens after this moment; flask compare finds the payments.")
+
+
+@click.command("restore")
+@click.argument("file", type=FILE, required=False)
+@click.option("--mark", is_flag=True, help="Only mark the database, which was restored by other means.")
+def restore_command(file: Path | None, mark: bool) -> None:
+    """Put a backup in the place of the database, and mark it as not yet compared with the gateway.
+
+    The present SQLite database is kept beside it; a PostgreSQL database must be new and empty. Order numbers go on a
+    thousand later. Open orders wait for confirmation, until compare --all has found what was paid meanwhile.
+    """
+    if (file is None) != mark:
+        raise click.UsageError("Give the FILE of a backup, or --mark for a database that was restored by other means.")
+    try:
+        if file:
+            restore.refuse_while_running()
+            aside = restore.restore(file)
+            click.echo(f"The former database is kept as {aside}." if aside else f"{file} is restored.")
+        upgrade()
+        if mark or not sqlite_file():
+            with _plain_errors():
+                restore.mark_in_place()
+    except backup.Failed as error:
+        raise click.ClickException(f"Nothing was restored: {error}.") from None
+    except OSError as error:
+        raise click.ClickException(f"{file}: {error.strerror}.") from None
+    click.echo(
+        "Now start the shop. Payments since the backup may be missing: export the list of paid invoices from your"
+    )
+    click.echo("Amwal account, and run flask --app app compare FILE --all.")
+
+
+@click.command("compare")
+@click.argument("file", type=click.File(encoding="utf-8", errors="replace"))
+@click.option(
+    "--all", "is_all", is_flag=True, help="The file has all paid invoices: end the comparison after a restore."
+)
+def compare(file: TextIO, is_all: bool) -> None:
+    """Compare the gateway's list of paid invoices with the payments here. Exit code 1 if they differ.
+
+    FILE is any text with invoice ids in it; - reads from the terminal.
+    """
+    with _plain_errors():
+        ids = reconcile.read_ids(file.read())
+        if not ids:
+            raise click.ClickException(
+                "There is no invoice id in it. Copy the list of paid invoices from your account."
+            )
+        found = reconcile.compare(ids)
+        if is_all:
+            reconcile.end_comparison(found)
+    for order in found.unpaid:
+        amount = to_decimal(order.total, order.currency)
+        click.echo(f"unpaid here   {order.number}  {order.state.value}  {amount} {order.currency}")
+    for gateway_id in found.unknown:
+        click.echo(f"unknown here  {gateway_id}")
+    click.echo(f"{len(found.paid)} paid here, {len(found.unpaid)} unpaid here, {len(found.unknown)} unknown here.")
+    sys.exit(1 if found.unpaid or found.unknown else 0)
 
 
 @click.command()

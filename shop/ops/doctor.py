@@ -183,6 +183,15 @@ def check_worker(_case: Case) -> Iterator[Finding]:
     yield Finding("FAIL", text, "start flask --app app serve, which starts one, or flask --app app worker")
 
 
+def check_restore(_case: Case) -> Iterator[Finding]:
+    """Whether a restored backup still waits for the comparison with the gateway."""
+    if since := health.uncompared_since():
+        fix = "run flask --app app compare FILE --all with the list of paid invoices of your Amwal account"
+        yield Finding("FAIL", f"a backup was restored: payments since {since} may be missing", fix)
+    else:
+        yield Finding("ok", "none waits for the comparison with the gateway")
+
+
 def check_mail(case: Case) -> Iterator[Finding]:
     """Whether mails can be sent. None is."""
     target = str(case.settings.mail_url)
@@ -379,6 +388,7 @@ CHECKS: dict[str, tuple[Callable[[Case], Iterator[Finding]], set[str]]] = {
     "connections": (check_connections, set()),
     "migrations": (check_migrations, {"database"}),
     "worker": (check_worker, {"migrations"}),
+    "restore": (check_restore, {"migrations"}),
     "gateway": (check_gateway, set()),
     "clock": (check_clock, {"gateway"}),
     "API key": (check_api_key, {"gateway"}),

@@ -13,8 +13,9 @@ from flask import current_app
 from sqlalchemy import func, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from models import Heartbeat, OutboxMessage, now
+from models import Attention, Heartbeat, OutboxMessage, now
 from shop.db import db, upsert, write
+from shop.states import AttentionKind
 
 WORKER_TIMEOUT = timedelta(minutes=2)
 """A worker without a heartbeat for longer counts as stopped."""
@@ -47,6 +48,8 @@ def alarms() -> list[str]:
         oldest = db.session.scalar(overdue)
         if oldest is not None and oldest < now() - OUTBOX_TIMEOUT:
             found.append(f"e-mails or other tasks are overdue since {oldest:%Y-%m-%d %H:%M} UTC")
+        if since := uncompared_since():
+            found.append(f"a backup was restored: compare with the gateway since {since}, by flask compare")
     except SQLAlchemyError:
         return ["the database does not answer"]
     return found if _can_write() else [*found, "the database takes no writes: see the log, and the space on its disk"]
@@ -73,8 +76,18 @@ def is_outdated(revision: str | None) -> bool:
 
     An unknown revision is a later version's: its migrations only add, so that both versions can run during an upgrade.
     """
-    known = [script.revision for script in _scripts().walk_revisions()]
-    return revision is None or revision in known[1:]
+    return revision is None or revision in known_revisions() - {newest_revision()}
+
+
+def known_revisions() -> set[str | None]:
+    """Return all revisions of this version's migrations."""
+    return {script.revision for script in _scripts().walk_revisions()}
+
+
+def uncompared_since() -> str:
+    """Since when payments may be missing, as a backup was restored and not yet compared; empty if none was."""
+    waiting = select(Attention.subject).filter_by(kind=AttentionKind.RESTORED, closed_at=None)
+    return db.session.scalar(waiting.order_by(Attention.subject).limit(1)) or ""
 
 
 def _scripts() -> ScriptDirectory:

@@ -138,7 +138,7 @@ def order_again(token: str) -> ResponseReturnValue:
 
 
 def order_or_404(token: str) -> Order:
-    """The order with this token and everything its page shows."""
+    """The order with this token and everything its page shows. After a restore, a customer may ask for a lost one."""
     together = (
         selectinload(Order.lines).joinedload(OrderLine.product),
         joinedload(Order.invoice),
@@ -146,7 +146,7 @@ def order_or_404(token: str) -> Order:
     )
     order = db.session.scalar(select(Order).filter_by(token=token).options(*together))
     if order is None:
-        abort(404)
+        abort(404, _("We can't find this order. If you have paid for it, please don't pay again, and write to us."))
     return order
 
 
@@ -164,6 +164,8 @@ def status_view(order: Order, *, came_back_unpaid: bool) -> str:
 
     Once any browser has returned by successUrl, the page doesn't ask for payment again, to avoid a double payment.
     """
+    if order.is_in_doubt:
+        return "confirming"
     if order.state is OrderState.PLACED:
         return "preparing" if order.is_asking else "unreachable"
     if order.state is OrderState.AWAITING_PAYMENT:

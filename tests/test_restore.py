@@ -1,0 +1,376 @@
+"""Restoring a backup (rows 93, 100): no payment is forgotten, no number given twice, nobody asked to pay again."""
+
+import os
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask
+from sqlalchemy import update
+
+from models import Attention, Heartbeat, Order, OutboxMessage, Shop, now
+from shop import orders, payments, worker
+from shop.db import db, write
+from shop.limits import UNLIMITED
+from shop.ops import audit, doctor, health, restore
+from shop.states import AttentionKind, CallbackOutcome, OrderState
+from tests.children import free_port, wait_for
+from tests.conftest import CheckingClient, OrderFactory, Serve, attention, rows
+from tests.pages import heading
+from tests.postgres import Server
+
+MakeApp = Callable[..., Flask]
+
+
+def command(app: Flask, *args: str) -> tuple[int, str]:
+    """Run a command; its exit code and what it says."""
+    result = app.test_cli_runner().invoke(args=list(args))
+    return result.exit_code, result.output
+
+
+def forget_connections(app: Flask) -> None:
+    """Close what this process has open."""
+    with app.app_context():
+        db.session.remove()
+        for one in db.engines.values():
+            one.dispose()
+
+
+@pytest.fixture
+def put_back(app: Flask, new_app: MakeApp, request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Flask]:
+    """Back up now; what it gives restores that, and gives the shop on the restored database."""
+    file = tmp_path / "backup"
+    code, said = command(app, "backup", str(file))
+    assert code == 0
+    assert f"flask --app app restore {file}" in said
+    assert "flask compare" in said
+
+    def put_back() -> Flask:
+        forget_connections(app)
+        address = app.extensions["settings"].database_url
+        if not address.startswith("sqlite"):
+            server: Server = request.getfixturevalue("postgres")
+            server.execute("CREATE DATABASE restored")
+            request.addfinalizer(lambda: server.execute("DROP DATABASE restored WITH (FORCE)"))
+            address = server.url("restored")
+        restored = new_app(DATABASE_URL=address, PUBLIC_URL=f"http://127.0.0.1:{free_port()}")
+        request.addfinalizer(lambda: forget_connections(restored))
+        with restored.app_context():
+            code, said = command(restored, "restore", str(file))
+            assert code == 0, said
+            assert "flask --app app compare FILE --all" in said
+        return restored
+
+    return put_back
+
+
+def test_rows_93_and_100_a_restore_drill(  # noqa: PLR0915  (a story)
+    app: Flask, order: OrderFactory, request: pytest.FixtureRequest, tmp_path: Path, gateway: Any
+) -> None:
+    waiting, unpaid, placed = order.awaiting(), order.awaiting(), order.placed()
+    run_out = order.expired()
+    put_back: Callable[[], Flask] = request.getfixturevalue("put_back")
+
+    # The shop goes on: one that was open is paid, one gets its invoice and is paid, one is new and paid.
+    payments.request_invoice(placed.id)
+    new = order.awaiting()
+    messages = [order.callback(one) for one in (waiting, placed, new)]
+    for one in (waiting, placed, new):
+        assert order.pay(one) is CallbackOutcome.ACCEPTED
+    known = {one.id: (one.number, one.token, one.key) for one in (waiting, unpaid, placed, run_out, new)}
+    paid_list = [order.again(one).invoice.gateway_id for one in (waiting, placed, new)]  # type: ignore[union-attr]
+
+    restored = put_back()
+    with restored.app_context():
+        client = restored.test_client()
+        assert isinstance(client, CheckingClient)
+        order = OrderFactory(gateway)
+
+        # Customers come again: nobody is asked to pay, to ask for another invoice, or to reserve again.
+        for one in (waiting, unpaid, placed, run_out):
+            number, token, key = known[one.id]
+            page = client.get(f"/orders/{token}?key={key}", follow_redirects=True).text
+            assert heading(page) == "Waiting for confirmation", number
+            assert "/invoice" not in page, number
+            assert "/reservation" not in page
+            cancelled = client.get(f"/orders/{token}?returned=cancel").text
+            assert heading(cancelled) == "Waiting for confirmation"
+        payments.request_invoice(placed.id)
+        assert order.again(placed).invoice is None
+        assert not orders.resume(run_out.id, UNLIMITED)
+        lost = client.get(f"/orders/{known[new.id][1]}")
+        assert lost.status_code == 404
+        assert "please don&#39;t pay again" in lost.text
+        worker.tick()
+        assert not rows(OutboxMessage, kind="mail_pay_here", attempts=1) or not list(tmp_path.glob("mail/mail-pay*"))
+
+        # Callbacks come again: what is known is paid, the others are told with the invoices that they name.
+        statuses = [client.post("/amwal/callback", json=message).status_code for message in messages]
+        assert statuses == [200, 404, 404]
+        assert order.again(waiting).state is OrderState.PAID
+        told = attention(AttentionKind.UNKNOWN_SECRET)
+        assert told is not None
+        assert told.detail == f"last from 127.0.0.1, for invoice {paid_list[2]}"
+        page = client.get(f"/orders/{known[waiting.id][1]}").text
+        assert heading(page) == "Paid. Thank you"
+
+        # No number is given twice.
+        again = order.placed()
+        assert again.id >= new.id + 1000
+        assert again.number.endswith("000")
+
+        # All say so until somebody has compared.
+        beat()
+        [reason] = client.get("/statusz").get_json()["problems"]
+        assert "compare with the gateway since" in reason
+        assert client.get("/readyz").status_code == 200
+        assert not audit.violations()
+        assert [str(one) for one in audit.run() if one.count and "restored backups" in str(one)]
+        assert [one.level for one in doctor.check_restore(None)] == ["FAIL"]  # type: ignore[arg-type]
+        file = tmp_path / "paid.csv"
+        file.write_text("invoice;amount\n" + "".join(f'"{one}";12.50\n' for one in paid_list))
+        code, said = command(restored, "compare", str(file))
+        assert code == 1
+        assert said.splitlines() == [
+            f"unknown here  {paid_list[1]}",
+            f"unknown here  {paid_list[2]}",
+            "1 paid here, 0 unpaid here, 2 unknown here.",
+        ]
+        assert health.uncompared_since()
+        assert command(restored, "compare", str(file), "--all")[0] == 1
+
+        # It ended: what is missing is told one by one, and the others can be paid.
+        assert {item.subject for item in rows(Attention, kind=AttentionKind.PAID_UNKNOWN)} == set(paid_list[1:])
+        assert not health.uncompared_since()
+        assert rows(Attention, kind=AttentionKind.RESTORED)[0].resolution.startswith("compared: 1 paid, 0 unpaid")
+        assert client.get("/statusz").status_code == 200
+        assert heading(client.get(f"/orders/{known[unpaid.id][1]}").text).startswith("Pay $")
+        payments.request_invoice(placed.id)
+        assert order.again(placed).invoice is not None
+        assert orders.resume(run_out.id, UNLIMITED)
+        assert not audit.violations()
+
+
+def beat() -> None:
+    """A worker is alive."""
+    with write() as session:
+        session.merge(Heartbeat(name="worker", at=now()))
+
+
+def test_row_100_what_the_list_has_and_the_shop_has_not_is_told_and_stays_in_doubt(
+    app: Flask, client: CheckingClient, order: OrderFactory, tmp_path: Path
+) -> None:
+    waiting, other = order.awaiting(), order.awaiting()
+    restore.mark_in_place()
+    invoice = order.again(waiting).invoice
+    assert invoice is not None
+    file = tmp_path / "list.txt"
+    file.write_text(f"\ufeffPaid\u200b invoices of November:\r\n\u200e{invoice.gateway_id}\u200f, {'a' * 24} and so on")
+    code, said = command(app, "compare", str(file), "--all")
+    assert code == 1
+    assert f"unpaid here   {waiting.number}  awaiting_payment  12.50 USD" in said
+    assert f"unknown here  {'a' * 24}" in said
+    item = attention(AttentionKind.PAID_UNCONFIRMED)
+    assert item is not None
+    assert (item.subject, item.order_id) == (waiting.number, waiting.id)
+    assert heading(client.get(f"/orders/{waiting.token}").text) == "Waiting for confirmation"
+    assert heading(client.get(f"/orders/{other.token}").text).startswith("Pay $")
+    assert order.pay(waiting) is CallbackOutcome.ACCEPTED
+
+
+def test_row_100_orders_in_doubt_have_one_item_and_get_no_pay_here_mail(
+    app: Flask, order: OrderFactory, tmp_path: Path
+) -> None:
+    for _ in range(3):
+        order.awaiting()
+    restore.mark_in_place()
+    with write() as session:
+        long_ago = now() - timedelta(hours=1)
+        session.execute(update(Shop).values(restored_at=long_ago))
+        session.execute(update(Order).values(returned_at=long_ago))
+    worker.tick()
+    assert not rows(Attention, kind=AttentionKind.POSSIBLY_PAID)
+    assert len(rows(Attention, kind=AttentionKind.RESTORED)) == 1
+    assert not list((tmp_path / "mail").glob("mail-pay-here*"))
+
+
+def test_row_100_a_second_restore_is_compared_again(app: Flask, order: OrderFactory, tmp_path: Path) -> None:
+    first = order.awaiting()
+    file = tmp_path / "list.txt"
+    file.write_text("b" * 24)
+    numbers = []
+    for _ in range(2):
+        restore.mark_in_place()
+        assert order.again(first).is_in_doubt
+        numbers.append(rows(Shop)[0].next_order_id)
+        command(app, "compare", str(file), "--all")
+        assert not order.again(first).is_in_doubt
+    assert numbers[1] == numbers[0] + 1000
+
+
+@pytest.mark.parametrize(("content", "said"), [("", "no invoice id"), ("nothing to see here, 123", "no invoice id")])
+def test_row_100_a_list_without_any_invoice_is_refused(app: Flask, tmp_path: Path, content: str, said: str) -> None:
+    restore.mark_in_place()
+    file = tmp_path / "list.txt"
+    file.write_text(content)
+    code, output = command(app, "compare", str(file), "--all")
+    assert (code, said in output) == (1, True)
+    assert health.uncompared_since()
+
+
+# --- Refusals --------------------------------------------------------------------------------------------------------
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """What is in a folder, but for what a reading connection leaves there."""
+    there = [path for path in folder.iterdir() if path.is_file() and path.suffix not in (".db-wal", ".db-shm")]
+    return {path.name: path.read_bytes() for path in there}
+
+
+@pytest.mark.sqlite
+def test_row_100_a_running_shop_is_not_replaced(app: Flask, serve: Serve, tmp_path: Path, new_app: MakeApp) -> None:
+    port = free_port()
+    here = f"http://127.0.0.1:{port}"
+    assert command(app, "backup", str(tmp_path / "b"))[0] == 0
+    serve(port, "--no-worker", PUBLIC_URL=here, DATABASE_URL=app.extensions["settings"].database_url)
+    wait_for(f"{here}/healthz")
+    other = new_app(PUBLIC_URL=here)
+    with other.app_context():
+        code, said = command(other, "restore", str(tmp_path / "b"))
+    assert (code, f"something answers at {here}" in said) == (1, True)
+
+
+@pytest.mark.sqlite
+def test_row_100_nor_one_whose_worker_is_alive(app: Flask, tmp_path: Path) -> None:
+    assert command(app, "backup", str(tmp_path / "b"))[0] == 0
+    beat()
+    code, said = command(app, "restore", str(tmp_path / "b"))
+    assert (code, "a worker is running" in said) == (1, True)
+
+
+def other_program(file: Path) -> None:
+    """A database of something else."""
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute("CREATE TABLE notes (text)")
+        connection.commit()
+
+
+def later_version(file: Path) -> None:
+    """A backup of a later version."""
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '4343eef67865'")
+        connection.commit()
+
+
+def cut(file: Path) -> None:
+    """A copy that was cut short."""
+    file.write_bytes(file.read_bytes()[:20000])
+
+
+def damage(file: Path) -> None:
+    """A page of nonsense."""
+    content = file.read_bytes()
+    file.write_bytes(content[:8192] + os.urandom(8192) + content[16384:])
+
+
+BAD = [
+    (lambda file: file.write_bytes(b""), "is no backup of a shop"),
+    (lambda file: file.write_bytes(b"x" * 5000), "is no backup of a shop"),
+    (lambda file: (file.unlink(), other_program(file)), "is no backup of a shop"),
+    (later_version, "was made by a later version"),
+    (cut, "damaged"),
+    (damage, "damaged"),
+    (lambda file: file.unlink(), "No such file"),
+]
+
+
+@pytest.mark.sqlite
+@pytest.mark.parametrize(("spoil", "said"), BAD)
+def test_row_100_what_is_no_good_backup_replaces_nothing(
+    app: Flask, tmp_path: Path, spoil: Callable[[Path], object], said: str
+) -> None:
+    file = tmp_path / "backup.db"
+    assert command(app, "backup", str(file))[0] == 0
+    spoil(file)
+    forget_connections(app)
+    before = files(tmp_path)
+    code, output = command(app, "restore", str(file))
+    assert code == 1
+    assert said in output
+    assert output.count("\n") == 1
+    forget_connections(app)
+    assert files(tmp_path).keys() == before.keys()
+    assert files(tmp_path)["shop.db"] == before["shop.db"]
+
+
+def test_row_100_it_wants_a_file_or_the_mark(app: Flask) -> None:
+    for args in (["restore"], ["restore", "--mark", "backup.db"]):
+        code, said = command(app, *args)
+        assert (code, "or --mark" in said) == (2, True)
+    code, said = command(app, "restore", "--mark")
+    assert code == 0, said
+    assert health.uncompared_since()
+
+
+@pytest.mark.postgres
+def test_row_100_a_postgresql_database_must_be_empty(app: Flask, tmp_path: Path) -> None:
+    assert command(app, "backup", str(tmp_path / "b"))[0] == 0
+    code, said = command(app, "restore", str(tmp_path / "b"))
+    assert (code, "the database is not empty" in said) == (1, True)
+    assert not health.uncompared_since()
+
+
+@pytest.mark.sqlite
+@pytest.mark.parametrize("step", ["mark", "_move_aside", "rename"])
+def test_row_100_broken_off_anywhere_no_unmarked_backup_is_in_place(
+    app: Flask, order: OrderFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """Either the present database is there, perhaps under its new name, or the restored one is marked."""
+    assert command(app, "backup", str(tmp_path / "backup.db"))[0] == 0
+    paid = order.awaiting()
+    order.pay(paid)
+    forget_connections(app)
+    place = (Path, "rename") if step == "rename" else (restore, step)
+    whole = getattr(*place)
+
+    def killed(*args: Any) -> Any:
+        result = whole(*args)
+        if step != "rename" or args[0].name.endswith(".part"):
+            raise KeyboardInterrupt
+        return result
+
+    with monkeypatch.context() as broken:
+        broken.setattr(*place, killed)
+        command(app, "restore", str(tmp_path / "backup.db"))
+    forget_connections(app)
+    kept = [tmp_path / "shop.db", *tmp_path.glob("shop-before-restore-*.db")]
+    found = [file for file in kept if file.exists()]
+    assert found
+    states = set()
+    for file in found:
+        with closing(sqlite3.connect(file)) as connection:
+            marked = connection.execute("SELECT restored_at FROM shop").fetchone()[0] is not None
+            payments_there = connection.execute("SELECT count(*) FROM payment").fetchone()[0]
+        states.add((marked, payments_there))
+    assert (False, 1) in states, "the present database is kept"
+    assert (False, 0) not in states, "no unmarked backup stands anywhere"
+
+
+@pytest.mark.sqlite
+def test_row_100_the_former_database_is_kept_beside_it(app: Flask, order: OrderFactory, tmp_path: Path) -> None:
+    assert command(app, "backup", str(tmp_path / "backup.db"))[0] == 0
+    order.pay(order.awaiting())
+    forget_connections(app)
+    code, said = command(app, "restore", str(tmp_path / "backup.db"))
+    assert code == 0
+    [aside] = tmp_path.glob("shop-before-restore-*.db")
+    assert f"The former database is kept as {aside}." in said
+    assert (tmp_path / "shop.db").stat().st_mode & 0o077 == 0
+    with closing(sqlite3.connect(aside)) as connection:
+        assert connection.execute("SELECT count(*) FROM payment").fetchone()[0] == 1
+    with closing(sqlite3.connect(tmp_path / "shop.db")) as connection:
+        assert connection.execute("SELECT count(*) FROM orders").fetchone()[0] == 0
