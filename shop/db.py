@@ -29,6 +29,7 @@ from sqlalchemy.types import TypeDecorator
 
 from shop.config import SettingError, settings
 from shop.money import exponent
+from shop.writer_lock import WriterLock
 
 try:
     from pysqlite3 import dbapi2 as newer_sqlite
@@ -152,6 +153,7 @@ def init_db(app: Flask) -> None:
             event.listen(one, "handle_error", _hide_details)
         elif writes:
             event.listen(one, "connect", _prepare_sqlite_writer)
+            event.listen(one, "begin", WriterLock(Path((url.database or "").removeprefix("file:")).absolute()).hold)
             event.listen(one, "begin", _begin_immediate)
         else:
             event.listen(one, "connect", _prepare_sqlite_reader)

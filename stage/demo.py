@@ -22,7 +22,7 @@ WATCH_SECONDS = 1.0
 SPEED = 60
 """Speed-up of callback retries in the sandbox: the documented three days take 72 minutes."""
 OWN_FILES = (
-    *("shop.db", "shop.db-*", "sandbox.db", "sandbox.db-*", "mail/*.eml", "sandbox-mail/*.eml"),
+    *("shop.db", "shop.db-*", "shop.db.lock*", "sandbox.db", "sandbox.db-*", "mail/*.eml", "sandbox-mail/*.eml"),
     *("setup.log", "shop.log", "worker.log", "sandbox.log"),
 )
 """What a demo writes into its folder, which may hold somebody's other files."""

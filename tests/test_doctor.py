@@ -344,6 +344,33 @@ def test_the_mount_that_is_nearest_to_a_file_says_what_it_lies_on(path: str, kin
     assert not probe.file_system(Path(path), "")
 
 
+KINDS = {
+    "ok": ["ext4", "xfs", "btrfs", "zfs", "f2fs", "apfs"],
+    "FAIL": ["nfs", "nfs4", "cifs", "smb3", "ceph", "glusterfs", "lustre", "gfs2"],
+    "warn": [
+        "9p",
+        "virtiofs",
+        "fuse.bindfs",
+        "fuse.sshfs",
+        "fuseblk",
+        "drvfs",
+        "a-word-of-tomorrow",
+        "tmpfs",
+        "overlay",
+    ],
+}
+
+
+@pytest.mark.sqlite
+@pytest.mark.parametrize(("level", "kind"), [(level, kind) for level, kinds in KINDS.items() for kind in kinds])
+def test_rows_83_and_101_a_database_belongs_on_a_local_disk(
+    app: Flask, level: str, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "file_system", lambda *_: kind)
+    [found] = findings(app, doctor.check_disk)
+    assert (found.level, kind in found.text) == (level, True)
+
+
 @pytest.mark.sqlite
 def test_a_database_in_memory_is_a_warning(new_app: Any, tmp_path: Path) -> None:
     memory = Path("/dev/shm")

@@ -26,7 +26,7 @@ def imports(path: str) -> set[str]:
 
 
 FLOORS = (
-    {"amwal", "shop.config", "shop.db", "shop.money", "shop.states", "shop.text"},
+    {"amwal", "shop.config", "shop.db", "shop.money", "shop.states", "shop.text"} | {"shop.writer_lock"},
     {"models"},
     {"shop.attention", "shop.gateway", "shop.limits", "shop.mail", "shop.outbox", "shop.paging", "shop.refusals"}
     | {"shop.security"},

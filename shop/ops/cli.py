@@ -9,7 +9,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from copy import copy
 from datetime import datetime
 from pathlib import Path
@@ -27,6 +27,7 @@ from shop.db import sqlite_file, write
 from shop.gateway import THREADS
 from shop.money import to_decimal
 from shop.ops import audit, backup, doctor, logs, restore, sample, server
+from shop.writer_lock import OtherMachine
 
 log = logging.getLogger(__name__)
 END_SECONDS = 30
@@ -111,8 +112,13 @@ def _check_database() -> None:
     """Try the first write, which checks whether the settings fit the database. One that isn't ready yet may follow."""
     if (file := sqlite_file()) and not file.exists():  # connecting would create an empty file
         return
-    with suppress(SQLAlchemyError), write():
-        pass
+    try:
+        with write():
+            pass
+    except OtherMachine as error:
+        raise click.ClickException(error.text) from None
+    except SQLAlchemyError:
+        return
 
 
 class WorkerProcess:

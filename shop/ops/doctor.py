@@ -38,6 +38,9 @@ SMTP_TIMEOUT = 6.0  # seconds for each step
 CLOCK_TOLERANCE = 60  # seconds
 THROW_AWAY = frozenset({"tmpfs", "ramfs", "devtmpfs", "rootfs", "overlay", "aufs"})
 """File systems that last as long as the power or the container."""
+LOCAL = re.compile("ext[234]|xfs|btrfs|zfs|f2fs|jfs|reiserfs|bcachefs|apfs|hfs|ufs|ntfs3?|vfat|exfat")
+NETWORK = re.compile("nfs4?|cifs|smb\\w+|ceph|glusterfs|lustre|afs|gfs2|ocfs2|gpfs|beegfs|orangefs")
+"""File systems of this machine alone, and of several. SQLite's write-ahead log needs one of this machine alone."""
 
 
 @dataclass(frozen=True)
@@ -140,6 +143,13 @@ def check_disk(case: Case) -> Iterator[Finding]:
         yield Finding("warn", "orders are kept in instance/, which some hosts throw away at each deploy", fix)
     if kind in THROW_AWAY:
         yield Finding("warn", f"{file} lies on {kind}, which is thrown away at a restart or deploy", fix)
+    elif kind and not LOCAL.fullmatch(kind):
+        text = f"{file} lies on {kind}, and SQLite's write-ahead log needs a local disk"
+        yield Finding(
+            "FAIL" if NETWORK.fullmatch(kind) else "warn",
+            text,
+            "set DATABASE_URL to a file on a local disk, or to PostgreSQL",
+        )
     elif kind:
         yield Finding("ok", f"the database lies on {kind}")
     else:
