@@ -33,9 +33,8 @@ from models import Attention, CallbackAttempt, Heartbeat, OutboxMessage, now
 from shop import worker
 from shop.attention import flag
 from shop.db import engine, journal_mode, sqlite_library, write
-from shop.ops import doctor, probe
-from shop.ops.doctor import Case
-from shop.ops.probe import Answer
+from shop.ops import doctor, doctor_gateway, probe
+from shop.ops.probe import Answer, Case, Finding
 from shop.states import AttentionKind, CallbackOutcome
 from tests import test_worker
 from tests.children import free_port
@@ -75,7 +74,7 @@ def one(subject: str, lines: Lines) -> tuple[str, str]:
     return found
 
 
-def findings(app: Flask, check: Callable[[Case], Iterator[doctor.Finding]], **changes: Any) -> list[doctor.Finding]:
+def findings(app: Flask, check: Callable[[Case], Iterator[Finding]], **changes: Any) -> list[Finding]:
     """Make one check, with changed settings."""
     settings = replace(app.extensions["settings"], **{name.lower(): value for name, value in changes.items()})
     with app.app_context():
@@ -191,8 +190,8 @@ def test_the_command_has_help_that_says_what_a_test_invoice_is(app: Flask) -> No
 
 
 def test_a_fault_in_one_check_is_a_line_and_the_others_go_on(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(_case: Case) -> Iterator[doctor.Finding]:
-        yield doctor.Finding("ok", "so far")
+    def broken(_case: Case) -> Iterator[Finding]:
+        yield Finding("ok", "so far")
         raise RuntimeError("no idea")
 
     monkeypatch.setitem(doctor.CHECKS, "disk", (broken, set()))
@@ -459,7 +458,7 @@ def test_a_mail_server_is_fine_where_the_outbox_gets_its_mails_through(
 def at_mail_server(new_app: Any, gateway: Any, trusted: Path) -> Callable[[bool, str], Any]:
     """Check a mail server that wants `p@ssword`, then send through it. Gives the finding and the outbox's message."""
 
-    def look(encrypted: bool, password: str) -> tuple[doctor.Finding, OutboxMessage]:
+    def look(encrypted: bool, password: str) -> tuple[Finding, OutboxMessage]:
         with mail_server(trusted if encrypted else None, b"p@ssword") as server:
             app = new_app(MAIL_URL=f"smtp://shop:{password}@{server}")
             [found] = findings(app, doctor.check_mail)
@@ -506,7 +505,7 @@ def test_at_the_sandbox_the_key_is_tried_by_an_invoice(new_app: Any, gateway: An
     known = gateway.invoice(key[1].split()[2])
     assert (key[0], known.amount) == ("ok", 1)
     assert [level for level, _ in fields] == ["ok"] * 6
-    assert [text.split()[2].rstrip(":") for _, text in fields] == list(doctor.DOCUMENTED)
+    assert [text.split()[2].rstrip(":") for _, text in fields] == list(doctor_gateway.DOCUMENTED)
 
 
 def test_a_wrong_key_is_a_failure(new_app: Any) -> None:
@@ -569,7 +568,7 @@ def test_with_the_option_it_says_what_it_does_and_creates_the_smallest_whole_inv
 
 
 def test_whatever_the_client_can_run_into_has_its_fix() -> None:
-    assert set(doctor.FIXES) == set(amwal.AmwalError.__subclasses__()) - {amwal.BadCallback}
+    assert set(doctor_gateway.FIXES) == set(amwal.AmwalError.__subclasses__()) - {amwal.BadCallback}
 
 
 def test_a_reply_is_set_against_the_protocol_field_by_field(at_stub: Flask, stub: Stub) -> None:
@@ -681,7 +680,7 @@ def test_the_sandbox_behind_public_url_is_something_else(new_app: Any, gateway: 
 
 
 def test_a_public_url_that_a_real_gateway_cannot_reach_is_a_failure(app: Flask) -> None:
-    [found] = findings(app, doctor.check_public_url, AMWAL_PROJECT_URL="https://amwal.exchange/projects/1")
+    [found] = findings(app, doctor_gateway.check_public_url, AMWAL_PROJECT_URL="https://amwal.exchange/projects/1")
     assert (found.level, "cannot reach http://127.0.0.1" in found.text) == ("FAIL", True)
 
 
@@ -719,7 +718,7 @@ def test_rows_85_and_86_a_proxy_that_changes_headers_is_found(
 ) -> None:
     app = shop()
     app.wsgi_app = proxy(app.wsgi_app)
-    found = findings(app, doctor.check_public_url)[-1]
+    found = findings(app, doctor_gateway.check_public_url)[-1]
     assert found.level == level
     assert says in found.text
     assert fix in found.fix

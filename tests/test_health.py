@@ -14,6 +14,8 @@ from models import Attention, Heartbeat, OutboxMessage, now
 from shop import payments, worker
 from shop.db import db, write
 from shop.ops import audit, doctor, health
+from shop.ops.probe import Case
+from shop.ops.probe import ask as ask_url
 from shop.states import AttentionKind, OrderState
 from tests.conftest import CheckingClient, OrderFactory, rows
 
@@ -176,9 +178,9 @@ def test_row_77_another_currency_than_that_of_the_stored_prices_is_refused(
     assert app.test_client().post("/amwal/callback", json=message).status_code == 200
 
 
-def case(app: Flask) -> doctor.Case:
+def case(app: Flask) -> Case:
     """What the doctor knows of a shop."""
-    return doctor.Case(app.extensions["settings"], doctor.ask("GET", "http://127.0.0.1:9/"))
+    return Case(app.extensions["settings"], ask_url("GET", "http://127.0.0.1:9/"))
 
 
 def test_row_77_a_shop_without_prices_may_still_choose_and_an_old_one_keeps_what_it_has(

@@ -1,14 +1,17 @@
-"""A look from outside, for the doctor: at an address, a host, a file system."""
+"""What the doctor's checks share: a finding, the case, and a look at an address, a host, a file system."""
 
 import ipaddress
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import requests
+
+from shop import security
+from shop.config import Settings
 
 TIMEOUT = (2.0, 4.0)  # seconds to connect, and to wait for an answer
 
@@ -20,6 +23,37 @@ class Answer:
     status: int
     text: str
     headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The result of a check. A warning or failure says how to fix it."""
+
+    level: Literal["ok", "note", "skip", "warn", "FAIL"]
+    text: str
+    fix: str = ""
+
+
+@dataclass(frozen=True)
+class Case:
+    """What the checks look at: settings, the response of the gateway's server, whether to create a real invoice."""
+
+    settings: Settings
+    gateway: Answer
+    create_test_invoice: bool = False
+
+    @property
+    def is_sandbox(self) -> bool:
+        """Whether the gateway is the sandbox. It says so itself, and only counts in this network."""
+        says_so = self.gateway.status == 200 and self.gateway.text.startswith("sandbox")
+        return says_so and is_local(self.settings.amwal_project_url)
+
+    def quote(self, said: object, *more_secrets: str) -> str:
+        """Return another program's message, short and printable, or nothing of it if it repeats a secret."""
+        text = str(said)
+        if security.repeats_a_secret(self.settings, text, *more_secrets):
+            return security.NOT_SHOWN
+        return re.sub(r"[^ -~]", "?", text.strip().partition("\n")[0])[:160]
 
 
 def ask(method: str, url: str, message: object = None) -> Answer:
