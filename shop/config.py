@@ -8,7 +8,7 @@ import difflib
 import os
 import re
 import secrets
-import tempfile
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
@@ -23,7 +23,7 @@ import click
 from babel import Locale, UnknownLocaleError
 from babel.numbers import list_currencies
 from flask import Flask, current_app
-from sqlalchemy import make_url
+from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 from werkzeug.local import LocalProxy
 
@@ -31,6 +31,7 @@ from shop.text import one_line, visible
 
 ROOT = Path(__file__).resolve().parent.parent
 INSTANCE = ROOT / "instance"
+KEY_LENGTH = 32  # characters at least
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 T = TypeVar("T")
@@ -217,6 +218,10 @@ def setting(parse: Callable[[str], T], meaning: str, default: str | None = None)
     return cast(T, field(metadata={"parse": parse, "meaning": meaning, "default": default}))
 
 
+# A path may have characters that mean something in an address.
+_DEFAULT_DATABASE = URL.create("sqlite", database=str(INSTANCE / "shop.db")).render_as_string()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """All settings, read and checked. In the environment and in `.env` their names are in capitals."""
@@ -229,7 +234,7 @@ class Settings:
     public_url: str = setting(origin, "the shop's own address as customers and the gateway see it; https")
     secret_key: str = setting(code, "signs cookies and forms; made and kept in instance/ if absent", "")
     secret_key_fallbacks: tuple[str, ...] = setting(keys, "former secret keys still accepted, separated by commas", "")
-    database_url: str = setting(database, "where orders are kept", f"sqlite:///{INSTANCE / 'shop.db'}")
+    database_url: str = setting(database, "where orders are kept", _DEFAULT_DATABASE)
     shop_name: str = setting(text, "the shop's name", "Qahwa & Co.")
     shop_contact: str = setting(text, "how customers reach you: an e-mail address or a phone number", "")
     shop_currency: str = setting(currency, "the one currency of the shop; your Amwal project must use the same", "USD")
@@ -294,6 +299,8 @@ def load(given: Mapping[str, str] | None = None) -> Settings:
         SettingError: for the first setting that is missing, malformed, misspelt or at odds with another, or for the
             first line of `.env` that can't be read.
     """
+    if "%" in str(ROOT):
+        raise SettingError(f"{ROOT} has a % in its name, which migrations can't cope with. Rename that folder.")
     if given is None:
         named = os.environ.get("DUKKAN_DOTENV")
         if named and not Path(named).exists():
@@ -417,7 +424,7 @@ def _check_together(values: Mapping[str, Any]) -> None:
             "SECRET_KEY is missing. With PostgreSQL, several machines can serve the shop, and must sign cookies with "
             "one key: set it to 32 random characters or more."
         )
-    if values["secret_key"] and len(values["secret_key"]) < 32:
+    if values["secret_key"] and len(values["secret_key"]) < KEY_LENGTH:
         raise SettingError("SECRET_KEY is too short: give 32 random characters or more, or none to have one made.")
 
 
@@ -429,16 +436,23 @@ def _origin_of(url: str) -> str:
 
 
 def _kept_secret_key() -> str:
-    """The secret key of this checkout, made once."""
+    """The secret key of this checkout, made once: of several processes that start at once, by one."""
     file = INSTANCE / "secret_key"
-    if not file.exists():
-        try:
-            INSTANCE.mkdir(exist_ok=True)
-            with tempfile.NamedTemporaryFile("w", dir=INSTANCE) as new:  # readable by its owner alone
+    try:
+        INSTANCE.mkdir(exist_ok=True)
+        with suppress(FileExistsError):
+            number = os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+            with os.fdopen(number, "w") as new:
                 new.write(secrets.token_urlsafe(48))
                 new.flush()
-                with suppress(FileExistsError):  # another process was faster: its key is the one
-                    os.link(new.name, file)
-        except OSError as error:
-            raise SettingError(f"SECRET_KEY is not set and cannot be kept in instance/: {error.strerror}.") from None
-    return file.read_text()
+                os.fsync(number)
+        for _ in range(50):  # it is empty while another process writes it
+            if len(key := file.read_text(encoding="ascii", errors="replace").strip()) >= KEY_LENGTH:
+                return key
+            time.sleep(0.02)
+    except OSError as error:
+        raise SettingError(f"SECRET_KEY is not set and cannot be kept in instance/: {error.strerror}.") from None
+    raise SettingError(
+        f"SECRET_KEY is not set, and {file} is too short to be one. Delete that file to have a key made; customers' "
+        "baskets are then forgotten."
+    )

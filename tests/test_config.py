@@ -2,9 +2,12 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -411,3 +414,101 @@ def test_row_116_a_demo_and_sqlite_make_their_own(tmp_path: Path, monkeypatch: p
     keyless = GOOD | {"SECRET_KEY": ""}
     assert load(keyless).secret_key
     assert load(keyless | {"DEMO": "on", "DATABASE_URL": "postgresql://db.example/shop"}).secret_key
+
+
+# --- The kept secret key (row 78), odd folders (row 79), no time zones (row 80), a newcomer (row 117) ----------------
+
+
+def keyless() -> dict[str, str]:
+    """Settings that leave the secret key to the shop."""
+    return {name: value for name, value in GOOD.items() if name != "SECRET_KEY"}
+
+
+@pytest.mark.parametrize("content", ["", " \n", "short", "x" * 31, "\x00" * 20])
+def test_row_78_a_kept_key_that_is_no_key_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str
+) -> None:
+    monkeypatch.setattr(config, "INSTANCE", tmp_path)
+    (tmp_path / "secret_key").write_text(content)
+    with pytest.raises(SettingError) as caught:
+        load(keyless())
+    assert str(tmp_path / "secret_key") in caught.value.message
+    assert "\n" not in caught.value.message
+    assert (tmp_path / "secret_key").read_text() == content, "it may be somebody's"
+
+
+def test_row_78_it_is_made_without_hard_links_and_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[int] = []
+    sync = os.fsync
+    monkeypatch.setattr(config, "INSTANCE", tmp_path / "instance")
+    monkeypatch.setattr(os, "link", None)
+    monkeypatch.setattr(os, "fsync", lambda number: (synced.append(number), sync(number)))
+    key = load(keyless()).secret_key
+    assert synced
+    assert len(key) == 64
+    assert load(keyless()).secret_key == key
+    assert (tmp_path / "instance" / "secret_key").stat().st_mode & 0o077 == 0
+
+
+def test_row_78_of_many_that_start_at_once_all_have_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(config, "INSTANCE", tmp_path / "instance")
+    together = threading.Barrier(16)
+
+    def start(_: int) -> str:
+        together.wait()
+        return load(keyless()).secret_key
+
+    with ThreadPoolExecutor(16) as crowd:
+        assert len(set(crowd.map(start, range(16)))) == 1
+
+
+@pytest.mark.parametrize("name", ["feature%2Fpay", "what?", "two words", "a#b", "it's", "قهوة", "100%", "a&b=c"])
+def test_row_79_the_database_is_where_it_should_be_in_a_folder_of_any_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    folder = tmp_path / name
+    folder.mkdir()
+    for part in ("shop", "templates", "static", "translations", "migrations"):
+        shutil.copytree(config.ROOT / part, folder / part)
+    for part in ("app.py", "models.py", "amwal.py"):
+        shutil.copy(config.ROOT / part, folder)
+    command = [sys.executable, "-m", "flask", "--app", "app", "sample-shop"]
+    environment = os.environ | keyless()
+    ran = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=60)
+    if "%" in name:
+        assert ran.returncode == 2
+        assert (
+            ran.stderr
+            == f"Error: {folder} has a % in its name, which migrations can't cope with. Rename that folder.\n"
+        )
+        return
+    assert ran.returncode == 0, ran.stderr
+    assert (folder / "instance" / "shop.db").stat().st_size > 50_000
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_row_80_a_machine_without_time_zones_has_those_of_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    program = "from shop.config import time_zone; print(time_zone('Asia/Riyadh'))"
+    environment = os.environ | {"PYTHONTZPATH": ""}
+    command = [sys.executable, "-c", program]
+    ran = subprocess.run(command, cwd=config.ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert ran.stdout == "Asia/Riyadh\n", ran.stderr
+
+
+@pytest.mark.parametrize("command", [["run"], ["shell"], ["routes"], ["db", "upgrade"], ["serve"], ["restore", "x"]])
+def test_row_117_a_newcomer_without_settings_reads_what_is_missing_and_of_the_demo(command: list[str]) -> None:
+    flask = [sys.executable, "-m", "flask", *command]
+    ran = subprocess.run(flask, cwd=config.ROOT, capture_output=True, text=True, check=False, timeout=60)
+    assert ran.returncode != 0
+    assert "Traceback" not in ran.stderr
+    lines = [line for line in ran.stderr.splitlines() if "AMWAL_PROJECT_URL is missing" in line]
+    assert len(lines) == 1
+    assert "try make demo" in lines[0]
+
+
+def test_row_117_help_lists_our_commands() -> None:
+    flask = [sys.executable, "-m", "flask", "--help"]
+    ran = subprocess.run(flask, cwd=config.ROOT, capture_output=True, text=True, check=False, timeout=60)
+    assert ran.returncode == 0
+    for command in ("serve", "worker", "doctor", "audit", "sample-shop", "backup", "restore", "compare", "forget"):
+        assert f"  {command}" in ran.stdout
