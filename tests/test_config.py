@@ -462,6 +462,7 @@ def test_row_78_of_many_that_start_at_once_all_have_the_same(tmp_path: Path, mon
         assert len(set(crowd.map(start, range(16)))) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["feature%2Fpay", "what?", "two words", "a#b", "it's", "قهوة", "100%", "a&b=c"])
 def test_row_79_the_database_is_where_it_should_be_in_a_folder_of_any_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str

@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -18,7 +16,7 @@ from models import Heartbeat, Payment, now
 from shop import writer_lock
 from shop.db import write
 from shop.writer_lock import OtherMachine, WriterLock
-from tests.children import ROOT
+from tests.children import Child, Start
 from tests.conftest import CheckingClient, OrderFactory, rows
 
 pytestmark = pytest.mark.sqlite
@@ -190,33 +188,23 @@ while True:
 """
 
 
-def test_row_101_a_machine_that_was_killed_loses_its_lock(tmp_path: Path) -> None:
-    def start(name: str) -> "subprocess.Popen[str]":
-        boot_id = tmp_path / name
-        boot_id.write_text(f"{name}-id")
-        command = [sys.executable, "-c", WRITER, str(tmp_path / "shop.db"), str(boot_id)]
-        return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+def test_row_101_a_machine_that_was_killed_loses_its_lock(start: Start, tmp_path: Path) -> None:
+    def begin(name: str) -> Child:
+        (tmp_path / name).write_text(f"{name}-id")
+        return start("-c", WRITER, str(tmp_path / "shop.db"), str(tmp_path / name))
 
-    one = start("one")
-    try:
-        assert one.stdout
-        assert [one.stdout.readline() for _ in range(3)][1:] == ["held\n"] * 2
-        other = start("other")
-        try:
-            assert other.stdout
-            assert [other.stdout.readline() for _ in range(4)][1:] == ["refused\n"] * 3
-            one.send_signal(signal.SIGKILL)
-            one.wait()
-            killed = time.monotonic()
-            while other.stdout.readline() != "held\n":
-                assert time.monotonic() < killed + 10
-            assert time.monotonic() > killed + 0.5
-        finally:
-            other.kill()
-            other.wait()
-    finally:
-        one.kill()
-        one.wait()
+    one = begin("one")
+    assert one.stdout
+    assert [one.stdout.readline() for _ in range(3)][1:] == ["held\n"] * 2
+    other = begin("other")
+    assert other.stdout
+    assert [other.stdout.readline() for _ in range(4)][1:] == ["refused\n"] * 3
+    one.send_signal(signal.SIGKILL)
+    one.wait()
+    killed = time.monotonic()
+    while other.stdout.readline() != "held\n":
+        assert time.monotonic() < killed + 10
+    assert time.monotonic() > killed + 0.5
 
 
 def test_row_101_a_write_costs_no_look_at_the_file(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
