@@ -354,6 +354,7 @@ def test_row_97_one_answer_waits_however_many_were_asked_for(
     assert answers(one)
 
 
+@pytest.mark.slow
 def test_row_97_a_reader_that_is_too_slow_is_closed(
     serving: Serving, client: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -376,6 +377,7 @@ def test_row_97_a_reader_that_is_too_slow_is_closed(
     assert len(here.active_channels) == 1
 
 
+@pytest.mark.slow
 def test_row_97_a_reader_that_pauses_is_not_idle(
     serving: Serving, client: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -390,6 +392,7 @@ def test_row_97_a_reader_that_pauses_is_not_idle(
     assert not is_closed(served)
 
 
+@pytest.mark.slow
 def test_row_106_a_request_that_takes_too_long_is_closed(
     serving: Serving, client: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -517,6 +520,7 @@ def test_row_106_what_counts_as_a_network(address: str, network: object) -> None
     assert connections.network_of(address) == network
 
 
+@pytest.mark.slow
 def test_row_97_when_no_connection_can_be_accepted_the_server_rests(
     serving: Serving, client: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

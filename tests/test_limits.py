@@ -613,6 +613,7 @@ def test_row_99_a_network_places_thirty_orders_an_hour_that_it_does_not_pay(app:
     assert place_and_cancel() == 303
 
 
+@pytest.mark.slow
 def test_row_99_many_customers_behind_one_address_who_pay_are_not_limited(app: Flask, order: OrderFactory) -> None:
     set_stock("stoneware-cup", 60)
     for _ in range(40):
@@ -620,6 +621,7 @@ def test_row_99_many_customers_behind_one_address_who_pay_are_not_limited(app: F
         order.pay(rows(Order)[-1])
 
 
+@pytest.mark.slow
 def test_row_99_the_demos_own_machine_is_not_limited(new_app: Callable[..., Flask]) -> None:
     app = new_app(DEMO="on", PUBLIC_URL="http://192.0.2.7:8000")
     with app.app_context():

@@ -39,6 +39,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], 
     return on
 
 
+@pytest.mark.slow
 def test_row_101_another_machine_is_refused_until_the_lock_is_stale(machine: Callable[[str], WriterLock]) -> None:
     one, other = machine("one"), machine("other")
     one.hold()
@@ -191,7 +192,7 @@ while True:
 def test_row_101_a_machine_that_was_killed_loses_its_lock(start: Start, tmp_path: Path) -> None:
     def begin(name: str) -> Child:
         (tmp_path / name).write_text(f"{name}-id")
-        return start("-c", WRITER, str(tmp_path / "shop.db"), str(tmp_path / name))
+        return start("-c", WRITER, str(tmp_path / "shop.db"), str(tmp_path / name), errors=tmp_path / "log")
 
     one = begin("one")
     assert one.stdout
