@@ -7,7 +7,12 @@ from sqlalchemy.orm import Session, selectinload
 
 from models import Basket, BasketItem, Order, Product, now
 from shop.db import db, write
+from shop.limits import UNLIMITED, Buyer, may_open_basket
 from shop.text import plain
+
+
+class TooManyBaskets(Exception):
+    """The network began too many baskets, see `limits.may_open_basket`."""
 
 
 class WrongQuantity(Exception):
@@ -46,7 +51,7 @@ def units(token: str | None) -> int:
     return db.session.scalar(pieces.where(Basket.token == token, Basket.open)) or 0
 
 
-def add(token: str | None, product: Product, quantity: int) -> str:
+def add(token: str | None, product: Product, quantity: int, buyer: Buyer = UNLIMITED) -> str:
     """Add a quantity of a product, creating a basket if there is none.
 
     Returns:
@@ -54,11 +59,12 @@ def add(token: str | None, product: Product, quantity: int) -> str:
 
     Raises:
         WrongQuantity: the quantity is 0, or more than is available.
+        TooManyBaskets: a new one would be needed.
     """
     if quantity < 1:
         raise WrongQuantity(_("Enter a number from 1 to %(most)s.", most=BasketItem.MAX_QUANTITY))
     with write() as session:
-        basket = _open_basket(session, token)
+        basket = _open_basket(session, token, buyer)
         item = session.scalar(select(BasketItem).filter_by(basket_id=basket.id, product_id=product.id))
         wanted = quantity + (item.quantity if item else 0)
         stock = session.scalar(select(Product.stock).filter_by(id=product.id)) or 0
@@ -99,7 +105,7 @@ def add_order(token: str | None, order: Order) -> str:
     Called after cancelling, and to order again.
     """
     with write() as session:
-        basket = _open_basket(session, token)
+        basket = _open_basket(session, token, UNLIMITED)
         held = {item.product_id: item for item in basket.items}
         for line in order.product_lines:
             product = session.get(Product, line.product_id)
@@ -112,9 +118,11 @@ def add_order(token: str | None, order: Order) -> str:
         return basket.token
 
 
-def _open_basket(session: Session, token: str | None) -> Basket:
+def _open_basket(session: Session, token: str | None, buyer: Buyer) -> Basket:
     basket = session.scalar(select(Basket).filter_by(token=token or "", open=True).with_for_update())
     if basket is None:
+        if not may_open_basket(buyer):
+            raise TooManyBaskets
         basket = Basket()
         session.add(basket)
         session.flush()

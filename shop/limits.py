@@ -38,6 +38,7 @@ MEMORY = timedelta(days=1)
 
 MAX_RESUMES = 2  # of an order
 MAX_PAY_HERE_PER_DAY = 3  # e-mails "pay here" to one mailbox; receipts are never limited
+MAX_BASKETS_PER_HOUR = 300  # new ones of a network, in each process
 MAX_MISSES_PER_MINUTE = 60  # callbacks without a known secret recorded by a process; further ones are counted
 
 _HOLDING = [state for state in OrderState if state.holds_stock_unpaid]
@@ -178,15 +179,42 @@ class MissLimiter:
             return skipped
 
 
+class BasketLimiter:
+    """Rate limit for new baskets of a network. In memory, so that refusing one costs no write."""
+
+    def __init__(self) -> None:
+        self._opened: dict[str, deque[float]] = {}
+        self._lock = threading.Lock()
+
+    def allows(self, network: str) -> bool:
+        """Count a new basket; False if there were too many within the last hour."""
+        hour_ago = time.monotonic() - 3600
+        with self._lock:
+            if len(self._opened) > 10_000:  # forget the networks that were not here for an hour
+                self._opened = {known: times for known, times in self._opened.items() if times[-1] > hour_ago}
+            times = self._opened.setdefault(network, deque(maxlen=MAX_BASKETS_PER_HOUR))
+            if len(times) == MAX_BASKETS_PER_HOUR and times[0] > hour_ago:
+                return False
+            times.append(time.monotonic())
+            return True
+
+
 def init_limits(app: Flask) -> None:
-    """Create this process's limiter."""
+    """Create this process's limiters."""
     app.extensions["miss_limiter"] = MissLimiter()
+    app.extensions["basket_limiter"] = BasketLimiter()
 
 
 def current_miss_limiter() -> MissLimiter:
     """The current app's limiter."""
     limiter: MissLimiter = current_app.extensions["miss_limiter"]
     return limiter
+
+
+def may_open_basket(buyer: Buyer) -> bool:
+    """Whether a buyer may begin a basket: a program without cookies would begin one with each request."""
+    limiter: BasketLimiter = current_app.extensions["basket_limiter"]
+    return buyer == UNLIMITED or limiter.allows(buyer.network)
 
 
 def network_digest(*addresses: str | None) -> str:

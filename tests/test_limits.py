@@ -18,7 +18,7 @@ from sqlalchemy import event, insert
 from sqlalchemy.exc import OperationalError
 
 import amwal
-from models import Attention, CallbackAttempt, GatewayCall, Heartbeat, Order, OutboxMessage, now
+from models import Attention, Basket, CallbackAttempt, GatewayCall, Heartbeat, Order, OutboxMessage, now
 from shop import limits, orders, payments, privacy, worker
 from shop.db import db, write
 from shop.gateway import Gateway, reopen_checkout
@@ -681,3 +681,58 @@ def test_row_99_orders_said_to_be_paid_hide_no_payment_that_arrived_twice(
     assert "(60)" in text
     assert len(re.findall(r"^ +A-\d+", text, re.MULTILINE)) == 1 + worker.DIGEST_PER_KIND
     assert "61 things need your attention" in str(mail["Subject"])
+
+
+# --- Row 108: baskets for nothing ------------------------------------------------------------------------------------
+
+
+def test_row_108_a_program_without_cookies_begins_three_hundred_baskets_an_hour(
+    app: Flask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "MAX_BASKETS_PER_HOUR", 5)
+    app.extensions["basket_limiter"] = limits.BasketLimiter()
+    bot, person = app.test_client(use_cookies=False), app.test_client()
+
+    def add(client: Any, address: str = "192.0.2.1") -> Any:
+        data = {"product": "stoneware-cup", "quantity": "1"}
+        return client.post("/basket/items", data=data, environ_overrides={"REMOTE_ADDR": address})
+
+    assert add(person).status_code == 303
+    assert [add(bot).status_code for _ in range(6)] == [303] * 4 + [429] * 2
+    refused = add(bot)
+    assert "There were too many new baskets from your internet connection." in refused.text
+    assert len(rows(Basket)) == 5
+    assert add(person).status_code == 303, "a basket that is there already goes on"
+    assert add(bot, "192.0.2.2").status_code == 303
+    clock = limits.time.monotonic() + 3601
+    monkeypatch.setattr(limits.time, "monotonic", lambda: clock)
+    assert add(bot).status_code == 303
+
+
+def test_row_108_a_cookie_sent_again_and_again_begins_no_more(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its basket belongs to an order, so each request would begin another."""
+    monkeypatch.setattr(limits, "MAX_BASKETS_PER_HOUR", 5)
+    app.extensions["basket_limiter"] = limits.BasketLimiter()
+    [browser] = browsers(app, 1)
+    buy(browser, "192.0.2.1")
+    name = app.config["SESSION_COOKIE_NAME"]
+    cookie = browser.get_cookie(name, "127.0.0.1")
+    assert cookie is not None
+    statuses = []
+    for _ in range(8):
+        browser.set_cookie(name, cookie.value, domain="127.0.0.1")
+        data = {"product": "stoneware-cup", "quantity": "1"}
+        answer = browser.post("/basket/items", data=data, environ_overrides={"REMOTE_ADDR": "192.0.2.1"})
+        statuses.append(answer.status_code)
+    assert statuses == [303] * 5 + [429] * 3
+
+
+def test_row_108_the_limiter_forgets_networks_and_stays_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(limits.time, "monotonic", lambda: clock[0])
+    limiter = limits.BasketLimiter()
+    for number in range(10_001):
+        assert limiter.allows(str(number))
+    clock[0] = 3601.0
+    assert limiter.allows("another")
+    assert len(limiter._opened) == 1

@@ -31,7 +31,9 @@ def add() -> ResponseReturnValue:
     if product is None:
         abort(404)
     try:
-        token = baskets.add(browser.basket_token(), product, baskets.parse_quantity(quantity))
+        token = baskets.add(browser.basket_token(), product, baskets.parse_quantity(quantity), browser.buyer())
+    except baskets.TooManyBaskets:
+        abort(429, _("There were too many new baskets from your internet connection. Please try again in an hour."))
     except baskets.WrongQuantity as refused:
         return product_page(slug, error=str(refused.message), quantity=quantity), 422
     browser.keep_basket(token)
