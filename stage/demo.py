@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
-from stage.network import LOOPBACK, free_port, lan_address
+from stage.network import LOOPBACK, free_port, lan_address, time_zone
 
 ROOT = Path(__file__).resolve().parent.parent
 START_SECONDS = 60
@@ -211,6 +211,7 @@ class Demo:
             "MAIL_URL": str(self.folder / "mail"),
             "MERCHANT_EMAIL": "merchant@example.com",
             "SHOP_CONTACT": "hello@example.com",
+            "SHOP_TIMEZONE": time_zone(),
         }
 
     def _run(self, name: str, command: list[str], settings: dict[str, str]) -> None:

@@ -1,7 +1,9 @@
-"""This machine's addresses and free ports."""
+"""This machine's addresses, free ports and time zone."""
 
+import os
 import socket
 import sys
+from zoneinfo import ZoneInfo
 
 LOOPBACK = "127.0.0.1"
 
@@ -42,3 +44,13 @@ def can_listen(host: str, port: int) -> bool:
         except OSError:
             return False
     return True
+
+
+def time_zone() -> str:
+    """Return the name of this machine's time zone, where the system tells it; UTC elsewhere."""
+    place = os.path.realpath("/etc/localtime")
+    name = os.environ.get("TZ", "").lstrip(":") or place.partition("zoneinfo/")[2]
+    try:
+        return ZoneInfo(name).key
+    except (KeyError, ValueError, OSError):
+        return "UTC"

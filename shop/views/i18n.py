@@ -5,10 +5,11 @@ from datetime import datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from babel import Locale
 from flask import Flask, Response, current_app, has_request_context, request, url_for
-from flask_babel import Babel, format_date, format_time, get_locale
+from flask_babel import Babel, format_date, get_locale
 from flask_babel import gettext as _
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -22,7 +23,7 @@ from shop.views import browser
 def init_i18n(app: Flask) -> None:
     """Set up languages, filters and the variables of all templates."""
     Babel(app, locale_selector=choose_locale, default_timezone=settings.shop_timezone)
-    for name in (money, localized, country, clock, day, moment):
+    for name in (money, localized, country, clock, iso, day, moment):
         app.jinja_env.filters[name.__name__] = name
     app.jinja_env.globals.update(asset=asset, shop=Shop(app))
     app.context_processor(page_variables)
@@ -87,8 +88,18 @@ def money(minor: int, currency: str | None = None) -> str:
 
 
 def clock(at: datetime) -> str:
-    """The time of day in the shop's time zone: `14:52`."""
-    return str(format_time(at, "HH:mm"))
+    """The time of day in the shop's time zone, with its name: `14:52 CET`, `15:52 UTC+3`."""
+    local = at.astimezone(ZoneInfo(settings.shop_timezone))
+    name = local.tzname() or ""
+    if not name.isalpha():  # many zones have no name but their distance: `+03`, `+0530`
+        hours, minutes = f"{local:%z}"[:3], f"{local:%z}"[3:5]
+        name = f"UTC{hours[0]}{int(hours[1:])}" + (f":{minutes}" if minutes != "00" else "")
+    return f"{local:%H:%M} {name}"
+
+
+def iso(at: datetime) -> str:
+    """A time as the `datetime` attribute has it."""
+    return at.isoformat(timespec="seconds")
 
 
 def day(at: datetime) -> str:
@@ -98,7 +109,10 @@ def day(at: datetime) -> str:
 
 def moment(at: datetime) -> str:
     """Date and time in the shop's time zone."""
-    return str(_("%(day)s, %(time)s", day=day(at), time=clock(at)))
+    time = clock(at)
+    if get_locale().text_direction == "rtl":
+        time = f"\u2066{time}\u2069"  # isolated, or the zone's name would change places with what follows
+    return str(_("%(day)s, %(time)s", day=day(at), time=time))
 
 
 def asset(path: str) -> str:
