@@ -47,7 +47,10 @@ _IN_VAIN = [OrderState.EXPIRED, OrderState.CANCELLED]
 
 @dataclass(frozen=True)
 class Buyer:
-    """Who reserves goods: a browser's order tokens and its network's digest, see `network_digest`."""
+    """Who reserves goods: a browser's order tokens and its network's digest, see `network_digest`.
+
+    Without a network, only the browser's own orders are limited.
+    """
 
     tokens: Sequence[str] = ()
     network: str = ""
@@ -68,14 +71,15 @@ def check_order(session: Session, buyer: Buyer, units: Mapping[int, int]) -> Non
     Raises:
         TooManyUnpaid, TooManyUnits: a limit is reached.
     """
-    if buyer == UNLIMITED:
-        return
-    _serialize_network(session, buyer.network)
+    if buyer.network:
+        _serialize_network(session, buyer.network)
     own = select(Order).where(Order.token.in_(buyer.tokens), Order.state.in_(_HOLDING)).order_by(Order.id)
     unpaid = session.scalars(own).all()
     if len(unpaid) >= MAX_BY_BROWSER:
         text = _("You already have %(most)s unpaid orders. Please pay or cancel one first.", most=MAX_BY_BROWSER)
         raise TooManyUnpaid(text, unpaid)
+    if not buyer.network:
+        return
     of_network = select(func.count(Order.id)).where(Order.network == buyer.network)
     if session.scalars(of_network.where(Order.state.in_(_HOLDING))).one() >= MAX_BY_NETWORK:
         text = _(
@@ -214,7 +218,7 @@ def current_miss_limiter() -> MissLimiter:
 def may_open_basket(buyer: Buyer) -> bool:
     """Whether a buyer may begin a basket: a program without cookies would begin one with each request."""
     limiter: BasketLimiter = current_app.extensions["basket_limiter"]
-    return buyer == UNLIMITED or limiter.allows(buyer.network)
+    return not buyer.network or limiter.allows(buyer.network)
 
 
 def network_digest(*addresses: str | None) -> str:
