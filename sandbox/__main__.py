@@ -49,6 +49,18 @@ def _key(_context: click.Context, _option: click.Parameter, value: str | None) -
     raise click.BadParameter("must be ASCII characters without spaces")
 
 
+def _stop_with(_context: click.Context, _option: click.Parameter, parent: int | None) -> None:
+    """Stop this process when the one that started it has stopped."""
+
+    def wait() -> None:
+        while os.getppid() == parent:
+            sleep(1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    if parent is not None:
+        threading.Thread(target=wait, daemon=True).start()
+
+
 option = partial(click.option, show_default=True, show_envvar=True)
 
 
@@ -86,6 +98,7 @@ def cli() -> None:
     type=click.FloatRange(min=0, min_open=True),
     help="Speeds up callback retries: with 4320, the 3 days take one minute.",
 )
+@click.option("--parent", type=int, hidden=True, expose_value=False, callback=_stop_with)
 def serve(host: str, port: int, public_url: str | None, **settings: Any) -> None:
     """Serve the gateway until Ctrl-C or SIGTERM; requests in progress finish first."""
     os.umask(0o077)  # the database holds API keys and secrets: other users of the machine can't read new files

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import click
 
-from stage.demo import ROOT, Demo, StageError
+from stage.demo import Demo
+from stage.folder import ROOT, StageError
 
 
 @click.command()
@@ -29,17 +30,19 @@ def main(port: int, local: bool, folder: Path, fresh: bool) -> None:
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), lambda *_: stop.set())
-    demo = None
+    demo, failure = None, ""
     try:
         demo = Demo(folder, port, local=local, say=click.echo)
         demo.start(fresh=fresh, stop=stop)
         demo.watch(stop)
-    except (StageError, OSError, RuntimeError) as error:  # such as a folder that can't be created
-        click.echo(f"Error: {error}", err=True)
-        sys.exit(1)
+    except (StageError, OSError, RuntimeError) as error:  # such as a folder that can't be created, a closed terminal
+        failure = f"Error: {error}"
     finally:
         if demo is not None:
             demo.end()
+    if failure:
+        click.echo(failure, err=True)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -3,33 +3,23 @@
 import os
 import re
 import secrets
-import sqlite3
 import subprocess
 import sys
 import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import suppress
 from pathlib import Path
 
+from stage.folder import ROOT, Folder, StageError, short
 from stage.network import LOOPBACK, free_port, lan_address, time_zone
 
-ROOT = Path(__file__).resolve().parent.parent
 START_SECONDS = 60
 END_SECONDS = 20
 WATCH_SECONDS = 1.0
 SPEED = 60
 """Speed-up of callback retries in the sandbox: the documented three days take 72 minutes."""
-OWN_FILES = (
-    *("shop.db", "shop.db-*", "shop.db.lock*", "sandbox.db", "sandbox.db-*", "mail/*.eml", "sandbox-mail/*.eml"),
-    *("setup.log", "shop.log", "worker.log", "sandbox.log"),
-)
-"""What a demo writes into its folder, which may hold somebody's other files."""
-
-
-class StageError(Exception):
-    """The demo can't start or continue; the text says why and what to do."""
 
 
 class Demo:
@@ -47,9 +37,8 @@ class Demo:
         Raises:
             StageError: if no port is free, or the database's address can't hold the folder's name.
         """
-        self.folder = folder.resolve()
-        if set("?%") & set(str(self.folder)):
-            raise StageError(f"{self.folder} has a ? or a % in its name. Choose another --folder.")
+        self._folder = Folder(folder, say)
+        self.folder = self._folder.path
         self.say = say
         self.local = local
         self.host = LOOPBACK if local else lan_address()
@@ -67,7 +56,7 @@ class Demo:
         Raises:
             StageError: if a program fails to start, or another demo uses the folder.
         """
-        self._prepare_folder(fresh=fresh)
+        self._folder.open(fresh=fresh)
         api_key = f"demo-{secrets.token_hex(16)}"
         self._run("sandbox", self._sandbox_command(api_key), {})
         project_url = self._wait_for_project_url(stop)
@@ -80,9 +69,13 @@ class Demo:
             raise StageError(f"creating the sample shop failed. {self._log_end('setup')}")
         if stop.is_set():
             return
+        self._folder.use_addresses(self.shop_url, self.sandbox_url)
         listen = LOOPBACK if self.local else "0.0.0.0"  # noqa: S104  (for phones)
-        self._run("shop", [*flask, "serve", "--no-worker", "--host", listen, "--port", str(self.shop_port)], settings)
-        self._run("worker", [*flask, "worker"], settings)
+        parent = ["--parent", str(os.getpid())]
+        self._run(
+            "shop", [*flask, "serve", "--no-worker", "--host", listen, "--port", str(self.shop_port), *parent], settings
+        )
+        self._run("worker", [*flask, "worker", *parent], settings)
         self._wait_until_ready(stop)
         if not stop.is_set():
             self._print_addresses()
@@ -109,10 +102,11 @@ class Demo:
     def end(self) -> None:
         """Stop the programs with SIGTERM, and kill those that take too long."""
         running = [program for program in reversed(self.programs.values()) if program.poll() is None]
-        if running:
-            self.say("\nStopping …")
         for program in running:
             program.terminate()
+        if running:
+            with suppress(OSError):  # the terminal may be closed
+                self.say("\nStopping …")
         until = time.monotonic() + END_SECONDS
         for program in running:
             try:
@@ -120,6 +114,7 @@ class Demo:
             except subprocess.TimeoutExpired:
                 program.kill()
                 program.wait()
+        self._folder.close()
 
     # --- helpers ---
 
@@ -132,67 +127,13 @@ class Demo:
             self.say(f"Port {wanted} is in use; using {port} instead.")
         return port
 
-    def _prepare_folder(self, *, fresh: bool) -> None:
-        """Create the folder, and move old data away if it's unusable or `fresh` is set.
-
-        After a change of address it is unusable: stored QR codes lead to the old address.
-
-        Raises:
-            StageError: if another demo uses the folder, or it holds such files that no demo wrote.
-        """
-        address = self.folder / "address"
-        before = address.read_text(errors="replace") if address.exists() else ""
-        known = re.fullmatch(r"http://[^\s/@]+:\d+ http://[^\s/@]+:\d+", before)
-        if not known and (before or self._own_files()):
-            raise StageError(f"{self._short(self.folder)} holds files that no demo wrote. Choose another --folder.")
-        # Two demos in one folder would move each other's databases away.
-        if before and self._answers(f"http://{LOOPBACK}:{before.split()[0].rpartition(':')[2]}/healthz"):
-            raise StageError(
-                f"a demo seems to be running already, at {before.split()[0]}. Stop it, or choose another --folder."
-            )
-        here = f"{self.shop_url} {self.sandbox_url}"
-        if before and before != here:
-            self._set_aside("The address has changed since the last demo, so this one starts without orders.")
-        elif fresh:
-            self._set_aside("The demo starts without orders.")
-        elif not self._can_be_upgraded():
-            self._set_aside("The database belongs to another version of the shop, so the demo starts without orders.")
-        self.folder.mkdir(parents=True, exist_ok=True)
-        address.write_text(here)
-
-    def _set_aside(self, why: str) -> None:
-        """Move the last demo's databases, e-mails and logs to a folder next to this one."""
-        aside = self.folder.with_name(f"{self.folder.name}-{time.strftime('%Y-%m-%d-%H%M%S')}")
-        while aside.exists():
-            aside = aside.with_name(f"{aside.name}-again")
-        own = self._own_files()
-        for path in own:
-            target = aside / path.relative_to(self.folder)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            path.rename(target)
-        if own:
-            self.say(f"{why} The last demo's data is in {self._short(aside)}.")
-
-    def _own_files(self) -> list[Path]:
-        return [path for pattern in OWN_FILES for path in self.folder.glob(pattern)]
-
-    def _can_be_upgraded(self) -> bool:
-        """Return whether the database is empty or has a known migration revision."""
-        try:
-            with closing(sqlite3.connect(f"{(self.folder / 'shop.db').as_uri()}?mode=ro", uri=True)) as database:
-                found = {revision for (revision,) in database.execute("SELECT version_num FROM alembic_version")}
-        except sqlite3.Error:  # no file or no tables yet
-            return True
-        scripts = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "migrations/versions").glob("*.py"))
-        return found <= set(re.findall(r"""^revision(?:: str)? = ["'](\w+)""", scripts, re.MULTILINE))
-
     def _sandbox_command(self, api_key: str) -> list[str]:
         listen = LOOPBACK if self.local else "0.0.0.0"  # noqa: S104  (for phones)
         return [
             *(sys.executable, "-u", "-m", "sandbox", "serve", "--host", listen, "--port", str(self.sandbox_port)),
             *("--database", str(self.folder / "sandbox.db"), "--api-key", api_key, "--public-url", self.sandbox_url),
             *("--callback-url", f"{self.shop_url}/amwal/callback", "--speed", str(SPEED)),
-            *("--mails", str(self.folder / "sandbox-mail")),
+            *("--mails", str(self.folder / "sandbox-mail"), "--parent", str(os.getpid())),
         ]
 
     def _shop_settings(self, project_url: str, api_key: str) -> dict[str, str]:
@@ -215,7 +156,8 @@ class Demo:
         }
 
     def _run(self, name: str, command: list[str], settings: dict[str, str]) -> None:
-        # In its own session, so that Ctrl-C only reaches the stage, which stops the programs in order.
+        # In its own session, so that Ctrl-C only reaches the stage, which stops the programs in order. They end by
+        # themselves when the stage has been killed.
         with self._log(name).open("wb") as log:
             self.programs[name] = subprocess.Popen(
                 command, cwd=ROOT, env=settings or None, stdout=log, stderr=log, start_new_session=True
@@ -257,13 +199,9 @@ class Demo:
     def _log(self, name: str) -> Path:
         return self.folder / f"{name}.log"
 
-    def _short(self, path: Path) -> str:
-        """Return a path, relative to the checkout if it is inside."""
-        return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
-
     def _log_end(self, name: str) -> str:
         lines = self._log(name).read_text(errors="replace").strip().splitlines()[-3:]
-        return " ".join([*lines, f"(Full log: {self._short(self._log(name))})"])
+        return " ".join([*lines, f"(Full log: {short(self._log(name))})"])
 
     def _print_addresses(self) -> None:
         phones = "" if self.local or self.host == LOOPBACK else "  (also for phones in this network)"
@@ -271,7 +209,7 @@ class Demo:
             f"""
   Shop              {self.shop_url}/{phones}
   Sandbox gateway   http://{LOOPBACK}:{self.sandbox_port}/  (the merchant's account, only on this machine)
-  E-mails           {self._short(self.folder / "mail")}
+  E-mails           {short(self.folder / "mail")}
 
   Try this first: add a product to the basket, check out with any name and address, and pay on the sandbox's page.
   The order is paid as soon as the gateway's callback arrives. No real money moves. Press Ctrl-C to stop.

@@ -38,7 +38,7 @@ from shop.ops.probe import Answer, Case, Finding
 from shop.states import AttentionKind, CallbackOutcome
 from tests import test_worker
 from tests.children import free_port
-from tests.conftest import API_KEY, OrderFactory, rows, settings_for
+from tests.conftest import API_KEY, OrderFactory, missing, rows, settings_for
 from tests.test_amwal import DATA
 
 certificate = test_worker.certificate
@@ -374,7 +374,7 @@ def test_rows_83_and_101_a_database_belongs_on_a_local_disk(
 def test_a_database_in_memory_is_a_warning(new_app: Any, tmp_path: Path) -> None:
     memory = Path("/dev/shm")
     if not Path("/proc/mounts").exists() or not memory.is_dir():
-        pytest.skip("no /dev/shm here")
+        missing("/dev/shm", "Linux has one")
     folder = memory / tmp_path.name
     [found] = findings(new_app(DATABASE_URL=f"sqlite:///{folder / 'shop.db'}"), doctor.check_disk)
     assert found.level == "warn"

@@ -1,19 +1,28 @@
 """The stage: ports, addresses, and starting, watching and stopping programs."""
 
 import os
+import pty
+import re
+import signal
 import socket
 import sqlite3
 import subprocess
 import sys
 import threading
-from contextlib import closing
+import time
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
+import requests
 from alembic.script import ScriptDirectory
 
+from sandbox.conformance.shops import Dukkan
 from stage import demo, network
-from stage.demo import Demo, StageError
+from stage.demo import Demo
+from stage.folder import StageError
+from tests.children import Start, end, free_port, start_demo
+from tests.conftest import decode
 
 
 @pytest.fixture
@@ -51,21 +60,9 @@ def test_without_a_network_it_is_loopback(monkeypatch: pytest.MonkeyPatch) -> No
     assert network.lan_address() == "127.0.0.1"
 
 
-def test_the_demo_starts_without_orders_after_a_change_of_address(tmp_path: Path, said: list[str]) -> None:
-    first = new_demo(tmp_path, said)
-    first._prepare_folder(fresh=False)
-    (tmp_path / "shop.db").touch()
-    new_demo(tmp_path, said)._prepare_folder(fresh=False)
-    assert (tmp_path / "shop.db").exists()
-    assert not said
-    new_demo(tmp_path, said, ANOTHER)._prepare_folder(fresh=False)
-    assert not (tmp_path / "shop.db").exists()
-    assert "The address has changed" in said[0]
-
-
 def test_a_database_of_an_unknown_revision_is_kept_aside(tmp_path: Path, said: list[str]) -> None:
     folder = tmp_path / "demo"
-    new_demo(folder, said)._prepare_folder(fresh=False)
+    new_demo(folder, said)._folder.open(fresh=False)
     (folder / "mail").mkdir()
     (folder / "mail" / "receipt.eml").touch()
     for revision, kept in ((ScriptDirectory(str(demo.ROOT / "migrations")).get_current_head(), True), ("0002", False)):
@@ -73,7 +70,7 @@ def test_a_database_of_an_unknown_revision_is_kept_aside(tmp_path: Path, said: l
             database.execute("CREATE TABLE IF NOT EXISTS alembic_version (version_num TEXT)")
             database.execute("DELETE FROM alembic_version")
             database.execute("INSERT INTO alembic_version VALUES (?)", (revision,))
-        new_demo(folder, said)._prepare_folder(fresh=False)
+        new_demo(folder, said)._folder.open(fresh=False)
         assert (folder / "shop.db").exists() == kept
     [message] = said
     [aside] = tmp_path.glob("demo-*")
@@ -103,7 +100,7 @@ def test_a_changed_address_is_reported_once(tmp_path: Path, said: list[str], mon
 
 def test_a_program_that_exits_ends_the_demo_with_the_end_of_its_log(tmp_path: Path, said: list[str]) -> None:
     made = new_demo(tmp_path, said)
-    made._prepare_folder(fresh=False)
+    made._folder.open(fresh=False)
     made._run("worker", [sys.executable, "-c", "print('out of beans')"], {})
     made.programs["worker"].wait()
     with pytest.raises(StageError, match=r"the worker exited unexpectedly\. out of beans"):
@@ -112,7 +109,7 @@ def test_a_program_that_exits_ends_the_demo_with_the_end_of_its_log(tmp_path: Pa
 
 def test_stopping_lets_programs_finish_and_leaves_none(tmp_path: Path, said: list[str]) -> None:
     made = new_demo(tmp_path, said)
-    made._prepare_folder(fresh=False)
+    made._folder.open(fresh=False)
     script = """
 import signal, sys, time
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))
@@ -145,16 +142,6 @@ def test_the_program_has_help(program: str) -> None:
     assert "Usage" in result.stdout
 
 
-def test_two_demos_in_one_folder_are_refused(tmp_path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    first = new_demo(tmp_path, said)
-    first._prepare_folder(fresh=False)
-    (tmp_path / "shop.db").touch()
-    monkeypatch.setattr(Demo, "_answers", lambda _self, url: url == f"http://127.0.0.1:{first.shop_port}/healthz")
-    with pytest.raises(StageError, match="running already"):
-        new_demo(tmp_path, said, ANOTHER)._prepare_folder(fresh=True)
-    assert (tmp_path / "shop.db").exists()
-
-
 @pytest.mark.parametrize("name", ["shop.db", "sandbox.db", "shop.log", "worker.log", "mail/from-a-friend.eml"])
 @pytest.mark.parametrize("address", [None, b"12 Olive Street, Amman", b" \n", b"\xff", b"http://a:b@c:1 http://d:2"])
 def test_a_folder_with_files_of_somebody_else_is_refused(
@@ -167,7 +154,7 @@ def test_a_folder_with_files_of_somebody_else_is_refused(
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     for fresh in (False, True):
         with pytest.raises(StageError, match="holds files that no demo wrote"):
-            new_demo(tmp_path, said)._prepare_folder(fresh=fresh)
+            new_demo(tmp_path, said)._folder.open(fresh=fresh)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
@@ -194,17 +181,142 @@ def test_demos_set_aside_in_the_same_second_are_all_kept(
     monkeypatch.setattr(demo.time, "strftime", lambda _format: "same-second")
     folder = tmp_path / "demo"
     for content in ("first", "second", "third"):
-        new_demo(folder, said)._prepare_folder(fresh=True)
+        new_demo(folder, said)._folder.open(fresh=True)
         (folder / "shop.db").write_text(content)
-    new_demo(folder, said)._prepare_folder(fresh=True)
+    new_demo(folder, said)._folder.open(fresh=True)
     assert {path.read_text() for path in tmp_path.glob("demo-*/shop.db")} == {"first", "second", "third"}
 
 
 def test_a_fresh_start_keeps_unrelated_files(tmp_path: Path, said: list[str]) -> None:
-    new_demo(tmp_path, said)._prepare_folder(fresh=False)
+    new_demo(tmp_path, said)._folder.open(fresh=False)
     for name in ("thesis.txt", "own.log", "shop.db.bak"):
         (tmp_path / name).touch()
     (tmp_path / "shop.db").touch()
-    new_demo(tmp_path, said)._prepare_folder(fresh=True)
+    new_demo(tmp_path, said)._folder.open(fresh=True)
     assert all((tmp_path / name).exists() for name in ("thesis.txt", "own.log", "shop.db.bak"))
     assert not (tmp_path / "shop.db").exists()
+
+
+@pytest.mark.slow
+def test_row_90_after_a_change_of_address_unpaid_orders_lead_to_the_new_one(tmp_path: Path, start: Start) -> None:
+    folder, port = tmp_path / "demo", free_port()
+    stage, address, sandbox = start_demo(start, folder, port)
+    shop = Dukkan(address)
+    unpaid, paid = shop.place(), shop.place()
+    pay(paid.text)
+    until_paid(shop, paid)
+    end(stage)
+    with closing(sqlite3.connect(folder / "shop.db")) as database:
+        before = database.execute("SELECT url, qr FROM invoice ORDER BY id").fetchall()
+
+    with socket.create_server(("127.0.0.1", port)):  # so that the next demo takes other ports
+        stage, new_address, new_sandbox = start_demo(start, folder, port)
+    assert new_address != address
+    assert "Unpaid orders (1) now lead to the new one" in (tmp_path / "demo-stage.log").read_text()
+    with closing(sqlite3.connect(folder / "shop.db")) as database:
+        after = database.execute("SELECT url, qr FROM invoice ORDER BY id").fetchall()
+    assert after[0][0] == before[0][0].replace(sandbox, new_sandbox)
+    (tmp_path / "qr.png").write_bytes(after[0][1])
+    assert decode(tmp_path / "qr.png") == after[0][0]
+    assert after[1] == before[1]
+    with closing(sqlite3.connect(folder / "sandbox.db")) as database:
+        links = database.execute("SELECT success_url, cancel_url FROM invoices ORDER BY number").fetchall()
+    assert all(link.startswith(f"{new_address}/orders/") for link in links[0])
+    moved = Dukkan(new_address)
+    moved._browser.cookies = shop._browser.cookies
+    page = moved._browser.get(unpaid.url.replace(address, new_address), timeout=10)
+    pay(page.text)
+    until_paid(moved, page)
+
+
+def pay(page: str) -> None:
+    """Pay on the sandbox's page, to which an order's page leads."""
+    link = re.search(r'href="(http://[^"]+/en/invoice/[0-9a-f]{24})"', page)
+    assert link
+    assert requests.post(f"{link[1]}/payment", timeout=10).ok
+
+
+def until_paid(shop: Dukkan, page: requests.Response) -> None:
+    """Wait until an order is paid."""
+    until = time.monotonic() + 20
+    while not shop.is_paid(page):
+        assert time.monotonic() < until
+        time.sleep(0.1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["killed", "interrupted", "terminal closed", "output closed"])
+def test_row_89_however_the_demo_ends_its_programs_end_too(tmp_path: Path, how: str) -> None:
+    stage, output = start_in_terminal(tmp_path / "demo", piped=how == "output closed")
+    programs = children_of(stage.pid)
+    try:
+        assert len(programs) == 3
+        second = subprocess.run(
+            [sys.executable, "-m", "stage", "--local", "--fresh", "--folder", tmp_path / "demo"],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=30,
+        )
+        assert second.returncode == 1
+        assert f"process {stage.pid}, at http://127.0.0.1:" in second.stderr
+        assert not list(tmp_path.glob("demo-*"))
+        if how in {"terminal closed", "output closed"}:
+            os.close(output)
+        if how != "terminal closed":  # which sends its own signal
+            stage.send_signal(signal.SIGKILL if how == "killed" else signal.SIGINT)
+        stage.wait(30)
+        until = time.monotonic() + 20
+        while left := [program for program in programs if is_running(program)]:
+            assert time.monotonic() < until, left
+            time.sleep(0.1)
+    finally:
+        for program in [stage.pid, *programs]:
+            with suppress(ProcessLookupError):
+                os.kill(program, signal.SIGKILL)
+    new_demo(tmp_path / "demo", [])._folder.open(fresh=False)  # unlocked, and known as a demo's
+
+
+def start_in_terminal(folder: Path, *, piped: bool) -> tuple[subprocess.Popen[bytes], int]:
+    """Start a demo in a terminal of its own, or with a pipe for its output. Return it, and our end of that."""
+    ours, theirs = os.pipe() if piped else pty.openpty()
+    script = f"""
+import fcntl, os, runpy, sys, termios
+if os.isatty(1):
+    fcntl.ioctl(1, termios.TIOCSCTTY, 0)
+sys.argv = ["stage", "--local", "--port", "{free_port()}", "--folder", {str(folder)!r}]
+runpy.run_module("stage", run_name="__main__")
+"""
+    stage = subprocess.Popen(
+        [sys.executable, "-c", script],
+        **dict.fromkeys(("stdin", "stdout", "stderr"), theirs) if not piped else {"stdout": theirs},
+        cwd=demo.ROOT,
+        start_new_session=True,
+    )
+    os.close(theirs)
+    said = b""
+    while b"Press Ctrl-C to stop" not in said:
+        said += os.read(ours, 1000)
+    return stage, ours
+
+
+def children_of(parent: int) -> list[int]:
+    """Return the processes that a process started."""
+    listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(parent)], capture_output=True, text=True, check=True)
+    return [int(process) for process in listed.stdout.split()]
+
+
+def is_running(process: int) -> bool:
+    """Return whether there is such a process."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_the_folder_of_a_demo_that_never_got_ready_is_used_again(tmp_path: Path, said: list[str]) -> None:
+    new_demo(tmp_path, said)._folder.open(fresh=False)
+    (tmp_path / "sandbox.db").touch()  # then it was stopped
+    new_demo(tmp_path, said)._folder.open(fresh=False)
+    assert not said

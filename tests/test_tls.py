@@ -2,7 +2,6 @@
 
 import http.server
 import json
-import shutil
 import ssl
 import subprocess
 import threading
@@ -21,7 +20,7 @@ from models import GatewayCall
 from shop import payments
 from shop.gateway import Gateway
 from shop.states import AttentionKind, OrderState
-from tests.conftest import API_KEY, CheckingClient, OrderFactory, attention, rows
+from tests.conftest import API_KEY, CheckingClient, OrderFactory, attention, find_program, rows
 from tests.test_amwal import DATA
 
 PAYMENT_PAGES = {"https://amwal.exchange"}
@@ -32,8 +31,7 @@ REQUEST = "openssl req -newkey rsa:2048 -nodes -subj /CN={0} -keyout {0}.key -ou
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with an authority, a good certificate of its for this machine, and three that are not right."""
-    if shutil.which("openssl") is None:
-        pytest.skip("no openssl here to make certificates with")
+    find_program("openssl")
     folder = tmp_path_factory.mktemp("certificates")
 
     def run(command: str) -> None:

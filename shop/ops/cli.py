@@ -67,6 +67,21 @@ def is_looking_for_commands() -> bool:
     return context is not None and isinstance(context.command, click.Group)
 
 
+def _stop_with(_context: click.Context, _option: click.Parameter, parent: int | None) -> None:
+    """Stop this process when the one that started it has stopped, however that came."""
+
+    def wait() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    if parent is not None:
+        threading.Thread(target=wait, daemon=True).start()
+
+
+parent_option = click.option("--parent", type=int, hidden=True, expose_value=False, callback=_stop_with)
+
+
 @click.command("sample-shop")
 def sample_shop() -> None:
     """Upgrade the database and fill it with the sample shop, from shop/ops/sample_shop.json. Run again, it updates."""
@@ -83,6 +98,7 @@ def sample_shop() -> None:
 @click.option("--port", default=8000, show_default=True, type=click.IntRange(1, 65535), help="Port to listen on.")
 @click.option("--threads", default=THREADS, show_default=True, type=click.IntRange(2, 64), help="Concurrent requests.")
 @click.option("--no-worker", is_flag=True, help="Start only the web server; run `flask worker` beside it.")
+@parent_option
 def serve(host: str, port: int, threads: int, no_worker: bool) -> None:
     """Serve the shop with its worker until SIGTERM or Ctrl-C. Requests in flight are finished."""
     os.umask(OWNER_ONLY)
@@ -150,8 +166,8 @@ class WorkerProcess:
 
 
 @click.command("worker")
-@click.option("--parent", type=int, hidden=True, help="Stop when this process has stopped.")
-def worker_command(parent: int | None) -> None:
+@parent_option
+def worker_command() -> None:
     """Send e-mails, end reservations, and do the periodic chores, until SIGTERM or Ctrl-C."""
     os.umask(OWNER_ONLY)
     logs.to_stderr()
@@ -159,15 +175,7 @@ def worker_command(parent: int | None) -> None:
     stop = threading.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, lambda *_: stop.set())
-    if parent is not None:
-        threading.Thread(target=_stop_after, args=(parent, stop), daemon=True).start()
     worker.work(stop)
-
-
-def _stop_after(parent: int, stop: threading.Event) -> None:
-    while os.getppid() == parent:
-        time.sleep(1)
-    stop.set()
 
 
 @click.command("doctor")

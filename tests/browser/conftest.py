@@ -3,7 +3,6 @@
 import shutil
 import signal
 import sqlite3
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 from tests.children import children, free_port, start_demo
-from tests.conftest import CONTACT, fill, missing, settings_for
+from tests.conftest import CONTACT, decode, fill, missing, settings_for
 from tests.pages import required_fields
 
 ROOT = Path(__file__).parent.parent.parent
@@ -148,14 +147,9 @@ def scan(page: Page, picture: Path) -> str:
 
     Without JavaScript a screenshot may still show the page before: Chromium holds it until the next one is painted.
     """
-    program = shutil.which("zbarimg")
-    if program is None:
-        missing("zbarimg", "apt-get install zbar-tools")
     for _ in range(10):
         page.screenshot(path=picture)
-        command = [str(program), "--quiet", "--raw", str(picture)]
-        result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
-        if result.returncode == 0:
-            return result.stdout.strip()
+        if text := decode(picture):
+            return text
         page.wait_for_timeout(300)
     raise AssertionError(f"no QR can be read in {picture}")

@@ -22,7 +22,7 @@ from shop.db import db, sqlite_library
 from shop.ops import audit
 from shop.states import OrderState
 from tests.children import Child, children, free_port, wait_for
-from tests.conftest import OrderFactory, rows, set_stock, settings_for
+from tests.conftest import OrderFactory, find_program, missing, rows, set_stock, settings_for
 from tests.faults.deployment import forget_connections
 
 pytestmark = pytest.mark.slow
@@ -98,18 +98,15 @@ def test_rows_17_and_18_killed_around_the_commit(folder: Path, gateway: Any, mom
 
 def test_row_19_the_payment_is_synced_before_the_200_is_sent(folder: Path, gateway: Any) -> None:
     """Seen from outside by strace, with other connections open, in the journal mode that this machine's SQLite gets."""
-    strace = shutil.which("strace")
-    if (
-        strace is None
-        or subprocess.run([strace, "-o", os.devnull, "true"], check=False, capture_output=True).returncode
-    ):
-        pytest.skip("strace is missing, or may not trace here")
+    strace = find_program("strace")
+    if subprocess.run([strace, "-o", os.devnull, "true"], check=False, capture_output=True).returncode:
+        missing("right to trace programs", "in a container, add the capability SYS_PTRACE")
     with shop_in(folder, gateway.project_url) as (_app, url, environment):
         order = OrderFactory(gateway)
         waiting = order.awaiting()
         message, trace = order.callback(waiting), folder / "trace"
         calls = "trace=fsync,fdatasync,sendto,send,sendmsg,write,writev"
-        command = [str(strace), "-f", "-y", "-s", "200", "-e", calls, "-o", str(trace), *serve(url)]
+        command = [strace, "-f", "-y", "-s", "200", "-e", calls, "-o", str(trace), *serve(url)]
         with running(command, environment, url, folder / "web.log"), ExitStack() as others:
             for _ in range(3):
                 other = sqlite.connect(folder / "shop.db")
@@ -154,7 +151,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(disk)], check=False, capture_output=True
     )
     if not mounted or mounted.returncode:
-        pytest.skip("no small disk can be mounted here (that takes root)")
+        missing("small disk", "run the test as root, who may mount one")
     yield disk
     subprocess.run(["umount", "-l", str(disk)], check=True)
 

@@ -18,6 +18,7 @@ from waitress.server import create_server
 
 from sandbox.conformance.checks import ALL
 from sandbox.store import Store
+from tests.conftest import find_program, missing
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "any-language.md").read_text()
@@ -50,6 +51,8 @@ def served(app: Flask, store: Store) -> Iterator[dict[str, str]]:
 def run(command: str, variables: dict[str, str]) -> "subprocess.CompletedProcess[str]":
     """Run an example in a shell, like a reader."""
     shell = shutil.which("bash") or "/bin/sh"
+    if "curl" in command:
+        find_program("curl")
     return subprocess.run(
         [shell, "-e", "-c", command],
         env=os.environ | variables,
@@ -61,7 +64,6 @@ def run(command: str, variables: dict[str, str]) -> "subprocess.CompletedProcess
     )
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="no curl here")
 def test_the_call_that_you_make(served: dict[str, str], store: Store) -> None:
     [command] = examples("sh", "--request PUT")
     ran = run(command, served)
@@ -73,7 +75,6 @@ def test_the_call_that_you_make(served: dict[str, str], store: Store) -> None:
     assert invoice.header == "Order A-1042"
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="no curl here")
 def test_the_call_that_you_get(served: dict[str, str], shop: Any) -> None:
     [command] = examples("sh", "--request POST")
     assert run(command, served).returncode == 0
@@ -114,21 +115,18 @@ def test_every_rule_names_its_cases_and_every_case_has_its_rule() -> None:
 @pytest.fixture(scope="session")
 def axios(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder with axios, the HTTP client in the gateway's documentation."""
-    node, npm = shutil.which("node"), shutil.which("npm")
-    if node is None or npm is None:
-        pytest.skip("no Node here")
     folder = tmp_path_factory.mktemp("axios")
     for file in Path(__file__).with_name("axios").iterdir():
         shutil.copy(file, folder)
     ran = subprocess.run(
-        [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"],
+        [find_program("npm"), "ci", "--ignore-scripts", "--no-audit", "--no-fund"],
         cwd=folder,
         capture_output=True,
         timeout=120,
         check=False,
     )
     if ran.returncode:
-        pytest.skip("axios can't be installed here: npm ci failed")
+        missing("axios", f"npm ci failed: {ran.stderr.decode()}")
     return folder
 
 
@@ -138,7 +136,7 @@ def test_a_javascript_client_of_the_documented_shape_gets_an_invoice(
     [program] = examples("js", "axios.put")
     (axios / "client.mjs").write_text(program)
     ran = subprocess.run(
-        [shutil.which("node") or "node", "client.mjs"],
+        [find_program("node", "nodejs"), "client.mjs"],
         cwd=axios,
         env=os.environ | served,
         capture_output=True,
