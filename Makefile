@@ -44,8 +44,8 @@ format: $(VENV)/installed-requirements-dev.txt  ## Format the code
 
 pins:  ## Make requirements*.txt anew from pyproject.toml (needs uv)
 	uv pip compile pyproject.toml $(PIN) -o requirements.txt
-	uv pip compile pyproject.toml --extra postgres -c requirements.txt $(PIN) -o requirements-postgres.txt
-	uv pip compile pyproject.toml --extra postgres --group dev -c requirements-postgres.txt $(PIN) -o requirements-dev.txt
+	uv pip compile pyproject.toml --extra server -c requirements.txt $(PIN) -o requirements-server.txt
+	uv pip compile pyproject.toml --extra server --group dev -c requirements-server.txt $(PIN) -o requirements-dev.txt
 PIN := --universal --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --python-version 3.11 -q
 
 catalogues: $(VENV)/installed-requirements-dev.txt  ## Bring translations/ up to date with the texts in code and templates

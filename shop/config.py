@@ -157,7 +157,7 @@ def database(value: str) -> str:
         try:
             import_module("psycopg")
         except ImportError:
-            raise ValueError("first run pip install --require-hashes -r requirements-postgres.txt") from None
+            raise ValueError("first run pip install --require-hashes -r requirements-server.txt") from None
         return url.set(drivername="postgresql+psycopg").render_as_string(hide_password=False)
     if url.get_backend_name() != "sqlite":
         raise ValueError("the shop runs on sqlite:// and postgresql://")

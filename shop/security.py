@@ -3,11 +3,13 @@
 import logging
 import re
 import time
+from typing import IO
 from urllib.parse import quote, unquote, urlsplit
 
 from flask import Flask, Request, Response, abort, current_app, redirect, request
 from flask.typing import ResponseReturnValue
 from sqlalchemy import make_url
+from werkzeug.exceptions import BadRequest
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from shop.config import LOOPBACK, Settings, settings
@@ -53,6 +55,7 @@ def init_security(app: Flask) -> None:
     if proxies:  # forwarded headers count only behind a known proxy; X-Forwarded-Host never: clients can send it
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=proxies, x_proto=proxies, x_host=0)  # type: ignore[method-assign]
     app.before_request(check_host)
+    app.before_request(check_body)
     app.before_request(refuse_many_fields)
     app.before_request(refuse_nul)
     app.after_request(add_headers)
@@ -88,6 +91,28 @@ def _log_refused(host: str) -> None:
         current_app.extensions["refused_host_logged"] = time.monotonic()
         told = "a request for the host %r was refused: PUBLIC_URL has %r. A proxy must pass the Host header unchanged"
         log.warning(told, host[:200], public_host())
+
+
+class Body:
+    """A request's body, to be read once. What the server can't read is a 400.
+
+    waitress has read all of it before; gunicorn reads on demand, and raises errors of its own for malformed chunks.
+    """
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+
+    def read(self, size: int = -1) -> bytes:
+        """Return the next bytes, up to `size`. Raises BadRequest."""
+        try:
+            return self._stream.read(size)
+        except Exception as error:
+            raise BadRequest from error
+
+
+def check_body() -> None:
+    """Let a body that can't be read be the sender's fault."""
+    request.environ["wsgi.input"] = Body(request.environ["wsgi.input"])
 
 
 def refuse_many_fields() -> None:

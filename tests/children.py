@@ -23,6 +23,7 @@ OWN = ("AMWAL_", "SHOP_", "DUKKAN_", "SANDBOX_", "FLASK_", "PG")
 """Prefixes of the variables that the shop, the sandbox, Flask's command line and PostgreSQL's clients read."""
 
 Child = subprocess.Popen[str]
+Log = Path | int
 
 
 def is_setting(name: str) -> bool:
@@ -43,12 +44,12 @@ def forget_settings() -> None:
 class Start(Protocol):
     """Function that starts a program."""
 
-    def __call__(self, *command: str, log: Path | None = None, errors: Path | None = None, **environment: str) -> Child:
+    def __call__(self, *command: str, log: Log | None = None, errors: Path | None = None, **environment: str) -> Child:
         """Start Python, or another program if the first argument is its absolute path.
 
         Args:
             command: arguments for Python, such as `-m sandbox serve`.
-            log: the file for its output; without one, `stdout` is a pipe.
+            log: the file or descriptor for its output; without one, `stdout` is a pipe.
             errors: the file for stderr; without one, it goes to stdout.
             environment: variables to add.
         """
@@ -59,12 +60,12 @@ def children() -> Iterator[Start]:
     """Yield a function that starts programs; stop them at the end, in reverse order."""
     with ExitStack() as stack:
 
-        def start(*command: str, log: Path | None = None, errors: Path | None = None, **environment: str) -> Child:
+        def start(*command: str, log: Log | None = None, errors: Path | None = None, **environment: str) -> Child:
             child = subprocess.Popen(
                 command if Path(command[0]).is_absolute() else [sys.executable, "-u", *command],
                 cwd=ROOT,
                 env=os.environ | environment,
-                stdout=stack.enter_context(log.open("w")) if log else subprocess.PIPE,
+                stdout=stack.enter_context(log.open("w")) if isinstance(log, Path) else log or subprocess.PIPE,
                 stderr=stack.enter_context(errors.open("w")) if errors else subprocess.STDOUT,
                 text=True,
                 start_new_session=True,  # the group that `end` ends

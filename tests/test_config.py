@@ -170,10 +170,10 @@ def test_postgresql_is_spoken_to_by_psycopg_however_its_address_begins(scheme: s
 
 def test_without_its_driver_postgresql_stops_the_start_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "psycopg", None)  # as if it were not there
-    with pytest.raises(SettingError, match=r"DATABASE_URL .* pip install .*-r requirements-postgres\.txt") as caught:
+    with pytest.raises(SettingError, match=r"DATABASE_URL .* pip install .*-r requirements-server\.txt") as caught:
         load(GOOD | {"DATABASE_URL": "postgresql://h/shop"})
     assert "\n" not in caught.value.message
-    assert (config.ROOT / "requirements-postgres.txt").exists()
+    assert (config.ROOT / "requirements-server.txt").exists()
 
 
 @pytest.mark.parametrize("value", ["smtp.example.com:587", "SMTPS//u@h", "smtp://h:notaport", "smtp://", "http://h"])

@@ -68,7 +68,7 @@ def test_what_can_be_copied_anywhere_imports_nothing_of_ours(path: str) -> None:
 def test_only_the_settings_read_the_environment() -> None:
     """Everything else asks `settings`. (pg_dump gets its password by the environment.)"""
     readers = {path for path in SHOP if "environ" in names(path)}
-    of_requests = {"shop/ops/logs.py", "shop/views/browser.py"}
+    of_requests = {"shop/ops/logs.py", "shop/security.py", "shop/views/browser.py"}
     assert readers - of_requests == {"shop/config.py", "shop/ops/backup.py"}
 
 

@@ -59,7 +59,7 @@ def test_row_63_a_secret_would_be_found(pieces: tuple[str, str]) -> None:
     assert secrets_in("line\n" + "".join(pieces) + "\nline")
 
 
-@pytest.mark.parametrize("name", ["requirements.txt", "requirements-postgres.txt", "requirements-dev.txt"])
+@pytest.mark.parametrize("name", ["requirements.txt", "requirements-server.txt", "requirements-dev.txt"])
 def test_row_63_every_dependency_is_pinned_to_its_files(name: str) -> None:
     """So that only what was chosen is installed, from wherever it comes."""
     pinned = re.split(r"\n(?=\S)", (ROOT / name).read_text())

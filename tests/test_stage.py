@@ -21,7 +21,7 @@ from sandbox.conformance.shops import Dukkan
 from stage import demo, network
 from stage.demo import Demo
 from stage.folder import StageError
-from tests.children import Start, end, free_port, start_demo
+from tests.children import Child, Start, end, free_port, start_demo
 from tests.conftest import decode
 
 
@@ -246,8 +246,8 @@ def until_paid(shop: Dukkan, page: requests.Response) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["killed", "interrupted", "terminal closed", "output closed"])
-def test_row_89_however_the_demo_ends_its_programs_end_too(tmp_path: Path, how: str) -> None:
-    stage, output = start_in_terminal(tmp_path / "demo", piped=how == "output closed")
+def test_row_89_however_the_demo_ends_its_programs_end_too(tmp_path: Path, start: Start, how: str) -> None:
+    stage, output = start_in_terminal(start, tmp_path / "demo", piped=how == "output closed")
     programs = children_of(stage.pid)
     try:
         assert len(programs) == 3
@@ -271,13 +271,13 @@ def test_row_89_however_the_demo_ends_its_programs_end_too(tmp_path: Path, how: 
             assert time.monotonic() < until, left
             time.sleep(0.1)
     finally:
-        for program in [stage.pid, *programs]:
+        for program in programs:
             with suppress(ProcessLookupError):
                 os.kill(program, signal.SIGKILL)
     new_demo(tmp_path / "demo", [])._folder.open(fresh=False)  # unlocked, and known as a demo's
 
 
-def start_in_terminal(folder: Path, *, piped: bool) -> tuple[subprocess.Popen[bytes], int]:
+def start_in_terminal(start: Start, folder: Path, *, piped: bool) -> tuple[Child, int]:
     """Start a demo in a terminal of its own, or with a pipe for its output. Return it, and our end of that."""
     ours, theirs = os.pipe() if piped else pty.openpty()
     script = f"""
@@ -287,12 +287,7 @@ if os.isatty(1):
 sys.argv = ["stage", "--local", "--port", "{free_port()}", "--folder", {str(folder)!r}]
 runpy.run_module("stage", run_name="__main__")
 """
-    stage = subprocess.Popen(
-        [sys.executable, "-c", script],
-        **dict.fromkeys(("stdin", "stdout", "stderr"), theirs) if not piped else {"stdout": theirs},
-        cwd=demo.ROOT,
-        start_new_session=True,
-    )
+    stage = start("-c", script, log=theirs)
     os.close(theirs)
     said = b""
     while b"Press Ctrl-C to stop" not in said:

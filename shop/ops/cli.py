@@ -26,7 +26,7 @@ from shop.config import SettingError, settings
 from shop.db import sqlite_file, write
 from shop.gateway import THREADS
 from shop.money import to_decimal
-from shop.ops import audit, backup, doctor, logs, restore, sample, server
+from shop.ops import audit, backup, doctor, restore, sample, server
 from shop.writer_lock import OtherMachine
 
 log = logging.getLogger(__name__)
@@ -102,7 +102,6 @@ def sample_shop() -> None:
 def serve(host: str, port: int, threads: int, no_worker: bool) -> None:
     """Serve the shop with its worker until SIGTERM or Ctrl-C. Requests in flight are finished."""
     os.umask(OWNER_ONLY)
-    logs.to_stderr()
     if not settings.database_url_given:
         raise click.ClickException(
             "DATABASE_URL is not set. Set it to where orders are kept, as some hosts lose their disk at each deploy: "
@@ -170,7 +169,6 @@ class WorkerProcess:
 def worker_command() -> None:
     """Send e-mails, end reservations, and do the periodic chores, until SIGTERM or Ctrl-C."""
     os.umask(OWNER_ONLY)
-    logs.to_stderr()
     _check_database()
     stop = threading.Event()
     for name in (signal.SIGTERM, signal.SIGINT):

@@ -16,7 +16,8 @@ _KEPT = "dukkan.request_id"
 
 
 def init_logs(app: Flask) -> None:
-    """Add the request's id to every response."""
+    """Write the log to stderr, and add the request's id to every response."""
+    to_stderr()
     app.after_request(add_request_id)
 
 
@@ -40,7 +41,7 @@ def sent_id() -> str:
 
 
 def to_stderr() -> None:
-    """Write the log of this process to stderr."""
+    """Write the log of this process to stderr, under any server, unless the root logger has a handler already."""
     handler = logging.StreamHandler()
     handler.setFormatter(OneLine())
     logging.basicConfig(level=logging.INFO, handlers=[handler])
