@@ -92,6 +92,7 @@ def fork(tmp_path_factory: pytest.TempPathFactory) -> Path:
     unneeded = shutil.ignore_patterns(".git", ".venv", "instance", "node_modules", "__pycache__", ".*_cache", ".env")
     shutil.copytree(ROOT, made, ignore=unneeded)
     (made / ".venv").symlink_to(sys.prefix)
+    subprocess.run(["git", "init", "-q"], cwd=made, check=True)
     shutil.rmtree(made / "static" / "img" / "products")
     (made / "shop" / "ops" / "sample_shop.json").write_text(json.dumps(PRODUCTS))
     for name, (line, new) in FIELD.items():
