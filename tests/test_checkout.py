@@ -1,6 +1,7 @@
 """Checkout: one order however often it is submitted, at the price that was seen, with errors at their fields."""
 
 import json
+import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -14,6 +15,7 @@ from shop import orders, payments
 from shop.db import write
 from shop.gateway import Gateway
 from shop.states import CUSTOMER, AttentionKind, LineKind, OrderState
+from shop.views.forms import countries
 from tests.conftest import PUBLIC_URL, CheckingClient, OrderFactory, attention, rows, set_stock, stock_of
 from tests.pages import Page, heading
 
@@ -448,3 +450,40 @@ def test_without_any_delivery_the_form_still_comes(client: CheckingClient) -> No
         for option in session.scalars(select(DeliveryMethod)):
             option.active = False
     assert client.get("/checkout").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("language", "zone", "first"),
+    [
+        ("en", "Asia/Amman", ["JO", "AF", "AX", "AL", "DZ"]),  # Åland among the As
+        ("en", "UTC", ["AF", "AX", "AL", "DZ", "AS"]),
+        ("ar", "Europe/Berlin", ["DE"]),
+    ],
+)
+def test_countries_are_sorted_as_people_look_for_them(new_app: Any, language: str, zone: str, first: list[str]) -> None:
+    with new_app(SHOP_TIMEZONE=zone).test_request_context("/", headers={"Accept-Language": language}):
+        found = countries()
+    assert [code for code, _ in found][: len(first)] == first
+    if language == "ar":  # الأردن stands with أ, not with the other articles
+        names = [name for _, name in found]
+        assert names.index("الأردن") < names.index("بلجيكا") < names.index("الكويت") < names.index("ليبيا")
+
+
+@pytest.mark.parametrize(
+    ("contact", "link"),
+    [
+        ("hello@example.com", "mailto:hello@example.com"),
+        ("+962 (6) 555-0100", "tel:+96265550100"),
+        ("https://shop.example/help", "https://shop.example/help"),
+        ("Rainbow Street 5, Amman", ""),
+        ("javascript:alert(1)", ""),
+        ("", ""),
+    ],
+)
+def test_the_shops_contact_is_a_link_where_it_can_be(new_app: Any, contact: str, link: str) -> None:
+    client = new_app(SHOP_CONTACT=contact).test_client()
+    for name in ("contact", "terms", "privacy", "returns"):
+        page = client.get(f"/pages/{name}").text
+        assert (f'<a href="{link}"><bdi>{contact}</bdi></a>' in page) == bool(link)
+        assert not re.search(r"\.\.\s", page)
+        assert contact in page

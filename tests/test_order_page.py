@@ -1,6 +1,7 @@
 """The order's page: every state, who may see what, and that a browser's return proves nothing."""
 
 import json
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from models import Order
 from shop import orders
 from shop.db import db, write
 from shop.states import COLLECTION, CUSTOMER, SHIPMENT, Actor, By, DeliveryState, OrderState
+from shop.views import browser
 from tests.conftest import CheckingClient, OrderFactory, rows, set_stock
 from tests.pages import Page, heading
 
@@ -101,6 +103,41 @@ def test_paid(buyer: CheckingClient, placed: Any, order: OrderFactory) -> None:
     assert "12 Olive Street" in receipt.text
 
 
+HEADINGS = {
+    DeliveryState.PREPARING: "Paid. Thank you",
+    DeliveryState.SHIPPED: "Your order is on its way",
+    DeliveryState.DELIVERED: "Your order has arrived",
+    DeliveryState.READY: "Your order is ready to collect",
+    DeliveryState.COLLECTED: "You've collected your order",
+}
+
+
+def test_the_check_is_drawn_once_and_only_soon_after_the_payment(
+    buyer: CheckingClient, stranger: CheckingClient, placed: Any, order: OrderFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order.pay(placed)
+    assert ["is-new" in buyer.get(path(placed)).text for _ in range(2)] == [True, False]
+    monkeypatch.setattr(browser, "JUST_PAID", timedelta(0))
+    assert "is-new" not in stranger.get(path(placed)).text
+
+
+def test_the_buyer_sees_the_whole_address_and_others_a_masked_one_everywhere(
+    buyer: CheckingClient, stranger: CheckingClient, placed: Any, order: OrderFactory
+) -> None:
+    def check() -> None:
+        whole, masked = buyer.get(path(placed)).text, stranger.get(path(placed)).text
+        assert placed.email in whole
+        assert placed.masked_email not in whole
+        assert placed.email not in masked
+
+    check()
+    buyer.get(path(placed, "?returned=success"))
+    check()
+    orders.cancel(placed.id, CUSTOMER)
+    order.pay(placed)  # needs a review now
+    check()
+
+
 @pytest.mark.parametrize("collected", [True, False])
 @pytest.mark.parametrize("state", DeliveryState)
 def test_every_state_of_a_delivery_has_its_page(
@@ -113,6 +150,7 @@ def test_every_state_of_a_delivery_has_its_page(
         assert stored.delivery is not None
         stored.is_collected, stored.delivery.state = collected, state
     page = buyer.get(path(placed)).text
+    assert heading(page) == HEADINGS[state]
     for step in DeliveryState:
         assert (f">{step.label}</li>" in page) == (step in (COLLECTION if collected else SHIPMENT))
 

@@ -335,9 +335,18 @@ def test_row_108_a_form_with_too_many_fields_is_refused(client: CheckingClient, 
     assert len(answer.data) < 20_000
 
 
-def test_the_accent_is_a_stylesheet(new_app: Any) -> None:
-    client = new_app(SHOP_ACCENT="#aa3300").test_client()
-    assert "#aa3300" in client.get("/accent.css").text
+def test_the_stylesheet_has_all_rules_and_the_accent(new_app: Any) -> None:
+    app = new_app(SHOP_ACCENT="#aa3300")
+    [link] = re.findall(r'<link rel="stylesheet" href="([^"]+)">', app.test_client().get("/").text)
+    answer = app.test_client().get(link)
+    assert answer.mimetype == "text/css"
+    assert answer.cache_control.max_age
+    assert "#aa3300" in answer.text
+    for file in Path(app.static_folder, "css").glob("*.css"):
+        assert file.read_text().replace("../", "/static/") in answer.text
+    fonts = re.findall(r'url\("([^"]+)"\)', answer.text)
+    assert fonts
+    assert [app.test_client().get(font).status_code for font in fonts] == [200] * len(fonts)
 
 
 @pytest.mark.parametrize("path", ["/?q=a%00b", "/products/a%00b", "/orders/a%00b", "/orders/a%00b/status"])

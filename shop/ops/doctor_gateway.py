@@ -144,7 +144,7 @@ def check_public_url(case: Case) -> Iterator[Finding]:
 
 def _compare_headers(url: str) -> Iterator[Finding]:
     """Whether proxies pass on the request's Host and the shop's headers. (`/healthz` answers to any Host.)"""
-    answer = ask("GET", f"{url}/accent.css")
+    answer = ask("GET", f"{url}/style.css")
     if answer.status == 400:
         fix = "let the proxy pass the Host header, in nginx by proxy_set_header Host $http_host, in Apache by "
         yield Finding("FAIL", f"a proxy at {url} changes the Host", f"{fix}ProxyPreserveHost On")

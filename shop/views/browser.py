@@ -1,16 +1,19 @@
 """The signed session cookie: the tokens of a browser's basket and orders."""
 
 import hmac
+from datetime import timedelta
 
 from flask import current_app, request, session
 
-from models import Order
+from models import Order, now
 from shop.config import settings
 from shop.limits import Buyer, network_digest
 from shop.security import is_own_machine
 
 MAX_ORDERS = 20
 """A cookie holds 4 KB. Older orders are reached by the links in their e-mails."""
+
+JUST_PAID = timedelta(minutes=10)
 
 
 def basket_token() -> str | None:
@@ -51,6 +54,14 @@ def keep_order(order: Order) -> None:
     tokens = [token for token in order_tokens() if token != order.token]
     session["orders"] = [*tokens, order.token][-MAX_ORDERS:]
     session.permanent = True
+
+
+def sees_paid_first(order: Order) -> bool:
+    """Whether this browser sees for the first time that the order was paid, and soon after."""
+    if order.paid_at is None or now() > order.paid_at + JUST_PAID or session.get("seen_paid") == order.token:
+        return False
+    session["seen_paid"] = order.token
+    return True
 
 
 def may_see_all(order: Order, key: str) -> bool:

@@ -76,7 +76,7 @@ def _page(sent: CheckoutForm, refused: refusals.Refusal | None = None, status: i
         return redirect(url_for("basket.show"), 303)
     options = _delivery_methods(basket)
     totals = {option.slug: basket.goods + charge for option, charge in options}
-    sent.country.choices = [("", ""), *countries()]
+    sent.country.choices = [("", _("Choose a country")), *countries()]
     sent.delivery.choices = [(option.slug, localized(option.name)) for option, _ in options]
     if sent.delivery.data not in totals:
         sent.delivery.data = next(iter(totals), None)

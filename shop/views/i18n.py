@@ -1,6 +1,7 @@
 """Template filters and globals: money, times, localized texts, static file URLs."""
 
 import hashlib
+import re
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -16,8 +17,10 @@ from sqlalchemy.exc import SQLAlchemyError
 from models import localized
 from shop import baskets
 from shop.config import settings
+from shop.mail import ADDRESS
 from shop.money import format_money
 from shop.views import browser
+from shop.views.style import style_mark
 
 
 def init_i18n(app: Flask) -> None:
@@ -34,10 +37,20 @@ class Shop:
     """The shop as templates see it."""
 
     def __init__(self, app: Flask) -> None:
+        self.style_mark = style_mark(app)
         self.name: str = settings.shop_name
         self.contact: str = settings.shop_contact
-        self.accent: str = settings.shop_accent
+        self.contact_url = contact_url(settings.shop_contact)
         self.test_mode: bool = settings.demo
+
+
+def contact_url(contact: str) -> str:
+    """The link to write, call or visit a contact; "" for other texts."""
+    if ADDRESS.fullmatch(contact):
+        return f"mailto:{contact}"
+    if re.fullmatch(r"\+?[\d\s()./-]{5,}", contact):
+        return f"tel:{re.sub(r'[^0-9+]', '', contact)}"
+    return contact if re.fullmatch(r"https://\S+", contact) else ""
 
 
 def choose_locale() -> str:

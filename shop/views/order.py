@@ -60,6 +60,7 @@ def show(token: str) -> ResponseReturnValue:
         full=full,
         key=key if full else "",
         may_resume=limits.may_resume(order),
+        just_paid=browser.sees_paid_first(order),
         link_mailed=outbox.has_mailed_link(order.id),
         qr_uri=_data_uri(order),
         payment_host=urlsplit(order.invoice.url).netloc if order.invoice else "",

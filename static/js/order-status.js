@@ -1,5 +1,5 @@
 // Asks how the order stands, and shows the page anew as soon as that changed.
-const page = document.querySelector("[data-status-url]");
+const page = document.querySelector("[data-state]");
 const soon = 2000;
 const late = 30000;
 let wait = soon;
@@ -13,9 +13,10 @@ async function ask() {
     wait = soon;
     if (state !== page.dataset.state) {
       page.querySelector("[role=status]").textContent = label;
-      // Not reload(): that keeps the scroll position, and the news stands at the top. Without the fragment, or the
-      // browser would only scroll to it.
-      location.replace(location.pathname + location.search);
+      // The new page begins at its heading, also for those who hear it, and not where this one was scrolled to.
+      history.scrollRestoration = "manual";
+      history.replaceState(null, "", "#heading");
+      location.reload();
       return;
     }
     if (final) return;
@@ -27,8 +28,14 @@ async function ask() {
   if (!document.hidden) timer = setTimeout(ask, wait);
 }
 
-document.addEventListener("visibilitychange", () => {
-  clearTimeout(timer);
-  if (!document.hidden) ask();
-});
-timer = setTimeout(ask, wait);
+if (page.dataset.statusUrl) {
+  document.addEventListener("visibilitychange", () => {
+    clearTimeout(timer);
+    if (!document.hidden) ask();
+  });
+  timer = setTimeout(ask, wait);
+}
+if (location.hash === "#heading") {
+  document.getElementById("heading").focus();
+  history.replaceState(null, "", location.pathname + location.search);
+}

@@ -10,10 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from flask import Flask
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
+from app import create_app
+from models import Order, Staff, now
+from sandbox.store import Store
+from shop import orders
+from shop.db import db, write
+from shop.states import CUSTOMER, Actor, By, OrderState
 from tests.children import children, free_port, start_demo
-from tests.conftest import CONTACT, decode, fill, missing, settings_for
+from tests.conftest import CONTACT, OrderFactory, decode, fill, missing, settings_for
 from tests.pages import required_fields
 
 ROOT = Path(__file__).parent.parent.parent
@@ -119,6 +126,62 @@ class Visitor:
         page.locator('main form[action="/checkout"] button').last.click()
         page.wait_for_selector('[role="alert"]') if refused else page.wait_for_url("**/orders/*")
         return page.url
+
+
+FACES = ("waiting", "confirming", "preparing", "unreachable", "paid", "paid late", "expired", "needs_review")
+FACES += ("cancelled", "refunded", "plain token")
+"""Views of the order page."""
+
+
+@pytest.fixture(scope="module")
+def shop(demo: Demo) -> Iterator[Flask]:
+    """The demo's own rules and database, to bring orders into states that would take hours otherwise."""
+    store = Store(demo.folder / "sandbox.db")
+    project = store.project()
+    app = create_app(
+        settings_for(
+            demo.folder,
+            f"{demo.sandbox}/projects/{project.id}",
+            AMWAL_API_KEY=project.api_key,
+            AMWAL_PAYMENT_ORIGINS=demo.sandbox,
+            PUBLIC_URL=demo.shop,
+            DEMO="on",
+        )
+    )
+    app.extensions["store"] = store
+    with app.app_context():
+        yield app
+        for engine in db.engines.values():
+            engine.dispose()
+    store.close()
+
+
+@pytest.fixture(scope="module")
+def views(shop: Flask) -> dict[str, str]:
+    """The address of an order for each view, below the shop's."""
+    order = OrderFactory(shop.extensions["store"])
+    made: dict[str, Order] = {name: order.awaiting() for name in ("waiting", "confirming", "plain token")}
+    made["paid"], made["refunded"] = order.awaiting("brass-dallah"), order.awaiting()
+    made["expired"], made["paid late"] = order.expired(), order.expired()
+    made["cancelled"], made["needs_review"] = order.awaiting(), order.awaiting()
+    made["unreachable"], made["preparing"] = order.placed(), order.placed()
+    for name in ("cancelled", "needs_review"):
+        orders.cancel(made[name].id, CUSTOMER)
+    for name in ("paid", "paid late", "needs_review", "refunded"):
+        order.pay(made[name])
+    with write() as session:
+        person = Staff(email=f"omar+{made['refunded'].id}@example.com", name="Omar", password_hash="-")
+        session.add(person)
+        session.flush()
+        by = By(Actor.STAFF, person.id)
+        orders.transition(session, orders.lock(session, made["refunded"].id), OrderState.REFUNDED, by)
+        far = now().replace(year=now().year + 1)
+        session.get_one(Order, made["preparing"].id).invoice_claimed_until = far
+    addresses = {name: f"/orders/{one.token}?key={one.key}" for name, one in made.items()}
+    addresses["confirming"] += "&returned=success"
+    addresses["plain token"] = addresses["plain token"].partition("?")[0]
+    assert set(addresses) == set(FACES)
+    return addresses
 
 
 @pytest.fixture

@@ -9,15 +9,13 @@ from axe_playwright_python.sync_playwright import Axe
 from flask import Flask
 from playwright.sync_api import Page
 
-from app import create_app
-from models import GatewayCall, Order, Staff, now
-from sandbox.store import Store
+from models import GatewayCall, Order, now
 from shop import orders
-from shop.db import db, write
+from shop.db import write
 from shop.gateway import reopen_checkout
-from shop.states import CUSTOMER, Actor, By, OrderState
-from tests.browser.conftest import Demo, Visitor, scan
-from tests.conftest import OrderFactory, rows, settings_for
+from shop.states import CUSTOMER
+from tests.browser.conftest import FACES, Demo, Visitor, scan
+from tests.conftest import OrderFactory, rows
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -35,61 +33,8 @@ PAGES = {
     "contact": "/pages/contact",
     "not found": "/nothing",
 }
-FACES = ("waiting", "confirming", "preparing", "unreachable", "paid", "paid late", "expired", "needs_review")
-FACES += ("cancelled", "refunded", "plain token")
 MODES = list(itertools.product(("en-GB", "ar-JO"), ("light", "dark"), (390, 1280)))
 MODE_NAMES = [f"{language[:2]}-{width}-{scheme}" for language, scheme, width in MODES]
-
-
-@pytest.fixture(scope="module")
-def shop(demo: Demo) -> Iterator[Flask]:
-    """The demo's own rules and database, to bring orders into states that would take hours otherwise."""
-    store = Store(demo.folder / "sandbox.db")
-    project = store.project()
-    app = create_app(
-        settings_for(
-            demo.folder,
-            f"{demo.sandbox}/projects/{project.id}",
-            AMWAL_API_KEY=project.api_key,
-            AMWAL_PAYMENT_ORIGINS=demo.sandbox,
-            PUBLIC_URL=demo.shop,
-            DEMO="on",
-        )
-    )
-    app.extensions["store"] = store
-    with app.app_context():
-        yield app
-        for engine in db.engines.values():
-            engine.dispose()
-    store.close()
-
-
-@pytest.fixture(scope="module")
-def views(shop: Flask) -> dict[str, str]:
-    """The address of an order for each view, below the shop's."""
-    order = OrderFactory(shop.extensions["store"])
-    made: dict[str, Order] = {name: order.awaiting() for name in ("waiting", "confirming", "plain token")}
-    made["paid"], made["refunded"] = order.awaiting("brass-dallah"), order.awaiting()
-    made["expired"], made["paid late"] = order.expired(), order.expired()
-    made["cancelled"], made["needs_review"] = order.awaiting(), order.awaiting()
-    made["unreachable"], made["preparing"] = order.placed(), order.placed()
-    for name in ("cancelled", "needs_review"):
-        orders.cancel(made[name].id, CUSTOMER)
-    for name in ("paid", "paid late", "needs_review", "refunded"):
-        order.pay(made[name])
-    with write() as session:
-        person = Staff(email="omar@example.com", name="Omar", password_hash="-")
-        session.add(person)
-        session.flush()
-        by = By(Actor.STAFF, person.id)
-        orders.transition(session, orders.lock(session, made["refunded"].id), OrderState.REFUNDED, by)
-        far = now().replace(year=now().year + 1)
-        session.get_one(Order, made["preparing"].id).invoice_claimed_until = far
-    addresses = {name: f"/orders/{one.token}?key={one.key}" for name, one in made.items()}
-    addresses["confirming"] += "&returned=success"
-    addresses["plain token"] = addresses["plain token"].partition("?")[0]
-    assert set(addresses) == set(FACES)
-    return addresses
 
 
 def check(visitor: Visitor, address: str, status: int = 200) -> None:
