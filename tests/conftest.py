@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import threading
 from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, NoReturn
@@ -95,8 +96,15 @@ class CheckingClient(FlaskClient):
 @pytest.fixture(scope="session")
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sandbox.app.Store]:
     """The sandbox gateway, answering PUTs over HTTP. Its callbacks are off: tests send their own."""
+    with sandbox_in(tmp_path_factory.mktemp("sandbox")) as store:
+        yield store
+
+
+@contextmanager
+def sandbox_in(folder: Path) -> Iterator[sandbox.app.Store]:
+    """Such a gateway, with its database in a folder."""
     app = sandbox.app.create_app(
-        database=tmp_path_factory.mktemp("sandbox") / "sandbox.db",
+        database=folder / "sandbox.db",
         callback_url="",
         api_key=API_KEY,
         public_url="http://127.0.0.1:8001",

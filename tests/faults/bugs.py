@@ -36,8 +36,9 @@ from models import (
 )
 from shop import orders, outbox, payments, refusals, stock, worker
 from shop.db import db, sqlite_library, write
-from shop.states import WORKER, By, CallbackOutcome, EventKind, OrderState, OutboxKind
+from shop.states import GATEWAY, WORKER, By, CallbackOutcome, EventKind, OrderState, OutboxKind
 from shop.views import order as order_page
+from shop.views.guards import csrf
 from tests.conftest import CheckingClient, OrderFactory, rows, set_stock
 from tests.pages import Page
 
@@ -609,6 +610,64 @@ def every_cent_arrives(shop: Shop) -> None:
     assert f"{asked:f}" == "4.35", f"the gateway was asked for {asked}"
 
 
+@contextmanager
+def success_url_pays(_: Shop) -> Iterator[None]:
+    """Coming back from the payment page is taken for a payment."""
+
+    def mark_paid(order_id: int) -> None:
+        with write() as session:
+            order = orders.lock(session, order_id)
+            orders.transition(session, order, OrderState.PAID, GATEWAY, paid_at=now())
+            session.add(Delivery(order_id=order_id))
+
+    with patch.object(orders, "record_return", mark_paid):
+        yield
+
+
+def only_a_callback_pays(shop: Shop) -> None:
+    """Whoever opens the success address, which is only a link, gets nothing."""
+    waiting = shop.order.awaiting()
+    shop.client.get(f"/orders/{waiting.token}?returned=success")
+    assert shop.order.again(waiting).state is OrderState.AWAITING_PAYMENT, "delivered, and nobody paid"
+
+
+@contextmanager
+def callback_behind_csrf(_: Shop) -> Iterator[None]:
+    """The framework's protection against forged forms is on for every POST."""
+    with patch.object(csrf, "_exempt_blueprints", set()):
+        yield
+
+
+def a_program_can_post(shop: Shop) -> None:
+    """The gateway has no cookie and no token, and gives up after 30 tries."""
+    waiting = shop.order.awaiting()
+    statuses = shop.deliver(shop.order.callback(waiting), tries=30)
+    told = f"answered {statuses[0]}, {len(statuses)} times, for good"
+    assert shop.order.again(waiting).state is OrderState.PAID, told
+
+
+@contextmanager
+def late_payment_refused(_: Shop) -> Iterator[None]:
+    """A payment for an order that is over is turned away, as there is nothing to sell any more."""
+    classify = payments.classify
+
+    def strict(message: Any, order: Order | None) -> payments.Verdict:
+        if order and order.state in (OrderState.EXPIRED, OrderState.CANCELLED):
+            return payments.Verdict(CallbackOutcome.UNKNOWN_SECRET, "this order is over")
+        return classify(message, order)
+
+    with patch.object(payments, "classify", strict):
+        yield
+
+
+def money_is_never_refused(shop: Shop) -> None:
+    """It can't be sent back by refusing it: it is stored, and somebody decides."""
+    late = shop.order.expired()
+    statuses = shop.deliver(shop.order.callback(late), tries=30)
+    assert rows(Payment, order_id=late.id), f"answered {statuses[0]}, {len(statuses)} times, for good"
+    assert statuses == [200]
+
+
 BUGS = (
     Bug(
         "200 before the commit",
@@ -696,5 +755,24 @@ BUGS = (
         caught="the gateway was asked for 4.34",
         audit=frozenset({6}),
     ),
+    Bug(
+        "success address that pays",
+        success_url_pays,
+        only_a_callback_pays,
+        caught="delivered, and nobody paid",
+        audit=frozenset({2, 3}),
+    ),
+    Bug(
+        "callback behind CSRF protection",
+        callback_behind_csrf,
+        a_program_can_post,
+        caught="answered 400, 30 times, for good",
+    ),
+    Bug(
+        "late payment refused",
+        late_payment_refused,
+        money_is_never_refused,
+        caught="answered 404, 30 times, for good",
+    ),
 )
-"""The twelve of docs/reliability.md."""
+"""The fifteen of docs/reliability.md."""

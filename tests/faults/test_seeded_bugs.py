@@ -1,5 +1,6 @@
-"""A harness that can fail: twelve bugs are seeded on purpose and caught, and no race test passes without its guard."""
+"""A harness that can fail: fifteen bugs are seeded on purpose and caught, and no race test passes without its guard."""
 
+import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from shop.db import db, write
 from shop.ops import audit
 from shop.states import CUSTOMER, OrderState, OutboxKind
 from tests import test_callback, test_checkout, test_db, test_orders, test_reconcile
+from tests.children import ROOT, Start
 from tests.conftest import CheckingClient, OrderFactory, rows
 from tests.faults.bugs import (
     BUGS,
@@ -48,8 +50,21 @@ def violated() -> set[int]:
 # --- Seeded bugs -----------------------------------------------------------------------------------------------------
 
 
-def test_there_are_twelve_bugs() -> None:
-    assert len({bug.name for bug in BUGS}) == 12
+def test_there_are_fifteen_bugs_and_the_page_shows_each() -> None:
+    page = (ROOT / "docs" / "how-to-lose-a-payment.md").read_text(encoding="utf-8")
+    shown = re.findall(r'`"([^"]+)"`', page)
+    assert sorted(shown) == sorted(bug.name for bug in BUGS)
+    assert len(shown) == 15
+
+
+@pytest.mark.slow
+@pytest.mark.sqlite
+def test_a_loss_can_be_watched(start: Start) -> None:
+    """Word by word as the page prints it."""
+    page = (ROOT / "docs" / "how-to-lose-a-payment.md").read_text(encoding="utf-8")
+    [printed] = re.findall(r"```text\n(The bug:.*?)```", page, re.DOTALL)
+    shown, _ = start("-m", "tests.faults.lose", "no dedupe").communicate(timeout=60)
+    assert re.sub(r"A-\d+", "A-…", shown) == re.sub(r"A-\d+", "A-…", printed)
 
 
 @pytest.mark.parametrize("bug", BUGS, ids=[bug.name for bug in BUGS])
