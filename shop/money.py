@@ -37,11 +37,12 @@ def to_minor(text: str, currency: str) -> int:
 
 
 def format_money(minor: int, currency: str, locale: str) -> str:
-    """Minor units for people: `$47.20` in English, `47.20 USD` in Arabic (Western digits in both)."""
+    """Minor units for people: `$47.20` or `KWD 4.720` in English, `47.20 USD` in Arabic (Western digits in both)."""
     standard = Locale.parse(locale).currency_formats["standard"]
     pattern = copy(parse_pattern("#,##0.00 ¤¤") if locale.startswith("ar") else standard)
     pattern.frac_prec = (exponent(currency), exponent(currency))
-    return str(pattern.apply(to_decimal(minor, currency), locale, currency=currency, currency_digits=False))
+    text = str(pattern.apply(to_decimal(minor, currency), locale, currency=currency, currency_digits=False))
+    return re.sub(r"(?<=[^\W\d])(?=\d)", "\u00a0", text)  # a code is no symbol: `KWD 4.720`, and not `KWD4.720`
 
 
 def contained_tax(total: int, rate: int) -> int:
