@@ -10,7 +10,7 @@ import pytest
 from flask import Flask
 from sqlalchemy import select
 
-from models import Basket, DeliveryMethod, GatewayCall, Invoice, Order, Product, StockMovement
+from models import Basket, DeliveryMethod, GatewayCall, Invoice, Order, OutboxMessage, Product, StockMovement
 from shop import orders, payments
 from shop.db import write
 from shop.gateway import Gateway
@@ -350,7 +350,21 @@ def test_while_one_request_asks_another_shows_preparing(app: Flask, client: Chec
     assert rows(Order)[0].state is OrderState.AWAITING_PAYMENT
 
 
-def test_the_reply_for_an_order_cancelled_meanwhile_is_dropped(app: Flask, order: OrderFactory) -> None:
+def test_after_a_cancellation_the_same_basket_is_another_order(client: CheckingClient, order: OrderFactory) -> None:
+    client.fill_basket()
+    client.post("/checkout", data=client.checkout_form())
+    [first] = rows(Order)
+    token = client.csrf_token(f"/orders/{first.token}")
+    client.post(f"/orders/{first.token}/cancellation", data={"csrf_token": token})
+    page = client.follow(client.post("/checkout", data=client.checkout_form())).text
+    second = rows(Order)[-1]
+    assert second.id != first.id
+    assert heading(page) == "Pay $12.50"
+    assert second.number in page
+
+
+@pytest.mark.parametrize("ending", ["cancel", "expire"])
+def test_the_reply_for_an_order_that_is_over_meanwhile_is_dropped(app: Flask, order: OrderFactory, ending: str) -> None:
     placed = order.placed()
     stub = StubGateway(an_invoice(1))
     stub.go_on.clear()
@@ -360,14 +374,21 @@ def test_the_reply_for_an_order_cancelled_meanwhile_is_dropped(app: Flask, order
         with app.app_context():
             payments.request_invoice(placed.id)
 
-    slow = threading.Thread(target=ask)
-    slow.start()
-    assert stub.asked.wait(5)
-    assert orders.cancel(placed.id, CUSTOMER)
-    stub.go_on.set()
-    slow.join()
-    assert order.again(placed).state is OrderState.CANCELLED
+    with ThreadPoolExecutor(1) as pool:
+        asking = pool.submit(ask)
+        assert stub.asked.wait(5)
+        if ending == "cancel":
+            assert orders.cancel(placed.id, CUSTOMER)
+        else:
+            order.run_out(placed)
+            assert orders.expire(placed.id)
+        stub.go_on.set()
+        asking.result()  # raises what went wrong there
+    assert order.again(placed).state is (OrderState.CANCELLED if ending == "cancel" else OrderState.EXPIRED)
+    assert order.again(placed).invoice_claimed_until is None
     assert not rows(Invoice)
+    assert [call.outcome for call in rows(GatewayCall)] == ["ok"]
+    assert not rows(OutboxMessage)
 
 
 @pytest.mark.parametrize("repeated", [an_invoice(1), an_invoice(2, secret="s-1")], ids=["id", "secret"])

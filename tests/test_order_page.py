@@ -1,19 +1,24 @@
 """The order's page: every state, who may see what, and that a browser's return proves nothing."""
 
+import base64
+import email
+import email.policy
 import json
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 from flask import Flask
-from sqlalchemy import event
+from sqlalchemy import event, update
 
-from models import Order
-from shop import orders
+from models import Invoice, Order, Product, Shop
+from shop import orders, payments, worker
 from shop.db import db, write
+from shop.money import exponent
 from shop.states import COLLECTION, CUSTOMER, SHIPMENT, Actor, By, DeliveryState, OrderState
 from shop.views import browser
-from tests.conftest import CheckingClient, OrderFactory, rows, set_stock
+from tests.conftest import CheckingClient, OrderFactory, decode, rows, set_stock
 from tests.pages import Page, heading
 
 
@@ -324,18 +329,88 @@ def test_row_42_a_guessed_token_finds_nothing(client: CheckingClient, more: str)
     assert client.get(f"/orders/AAAAAAAAAAAAAAAAAAAAAAAAAAA{more}").status_code == 404
 
 
-def test_tokens_hold_160_random_bits(placed: Any) -> None:
-    assert len(placed.token) >= 27
-    assert placed.token != placed.key
+def test_tokens_and_keys_hold_160_random_bits(order: OrderFactory) -> None:
+    made = [order.placed() for _ in range(20)]
+    words = [word for one in made for word in (one.token, one.key)]
+    assert len(set(words)) == 40
+    assert {len(base64.urlsafe_b64decode(f"{word}=")) for word in words} == {20}  # bytes
+    assert all(len(set(letters)) > 10 for letters in list(zip(*words, strict=True))[:-1]), "a place that hardly varies"
 
 
-def test_the_qr_is_a_picture_while_the_order_can_be_paid(
-    buyer: CheckingClient, placed: Any, order: OrderFactory
+@pytest.mark.parametrize("drawn", ["by the gateway", "by the shop"])
+def test_the_qr_leads_to_the_payment_page_while_the_order_can_be_paid(
+    buyer: CheckingClient, placed: Any, order: OrderFactory, tmp_path: Path, drawn: str
 ) -> None:
+    if drawn == "by the shop":
+        with write() as session:
+            session.execute(update(Invoice).values(qr=payments.draw_qr(placed.invoice.url)))
     response = buyer.get(path(placed, "/qr.png"))
     assert (response.status_code, response.mimetype) == (200, "image/png")
+    (tmp_path / "qr.png").write_bytes(response.data)
+    assert decode(tmp_path / "qr.png") == placed.invoice.url
+    [inline] = [one["src"] for one in Page(buyer.get(path(placed)).text).all("img") if "data:" in one.get("src", "")]
+    assert base64.b64decode(inline.removeprefix("data:image/png;base64,")) == response.data
     order.pay(placed)
     assert buyer.get(path(placed, "/qr.png")).status_code == 404
+
+
+def test_no_search_engine_lists_an_order(buyer: CheckingClient, placed: Any, order: OrderFactory) -> None:
+    order.pay(placed)
+    for page in (path(placed), path(placed, "/receipt")):
+        assert '<meta name="robots" content="noindex">' in buyer.get(page).text
+
+
+@pytest.mark.parametrize(
+    ("currency", "rate", "price", "tax", "shown", "receipt"),
+    [
+        ("USD", "15", 11_500, 1500, {"en": "$15.00", "ar": "15.00 USD"}, "15%"),
+        ("KWD", "7.5", 10_750, 750, {"en": "KWD 0.750", "ar": "0.750 KWD"}, "7.5%"),
+        ("USD", "0", 11_500, 0, {}, ""),
+    ],
+)
+@pytest.mark.parametrize("language", ["en", "ar"])
+def test_the_tax_stands_wherever_the_total_does(  # noqa: PLR0917  (fixtures)
+    new_app: Any,
+    gateway: Any,
+    tmp_path: Path,
+    language: str,
+    currency: str,
+    rate: str,
+    price: int,
+    tax: int,
+    shown: dict[str, str],
+    receipt: str,
+) -> None:
+    """On the order's page, its receipt and its e-mail, in the shop's currency, with the number that it has by law."""
+    app = new_app(SHOP_CURRENCY=currency, SHOP_TAX_RATE=rate, SHOP_TAX_NUMBER="JO-123456")
+    with app.app_context():
+        with db.engines["write"].begin() as session:  # `write` would refuse another currency
+            session.execute(update(Shop).values(currency=currency, exponent=exponent(currency)))
+            session.execute(update(Product).filter_by(slug="brass-dallah").values(price=price))
+        order = OrderFactory(gateway)
+        placed = order.awaiting("brass-dallah")
+        with write() as session:
+            orders.lock(session, placed.id).locale = language
+        order.pay(placed)
+        worker.tick()
+        stored = order.again(placed)
+        assert (stored.total, stored.tax, stored.tax_number) == (price, tax, "JO-123456")
+        client = app.test_client()
+        headers = {"Accept-Language": language}
+        client.get(path(placed, f"?key={placed.key}"), headers=headers)
+        pages = [client.get(path(placed, more), headers=headers).text for more in ("", "/receipt")]
+        [file] = tmp_path.glob("mail/mail-receipt-*.eml")
+        mail = email.message_from_bytes(file.read_bytes(), policy=email.policy.default)
+        texts = [*pages, mail.get_content()]  # type: ignore[attr-defined]
+    for text in texts:
+        said = text.replace("\xa0", " ").replace("&nbsp;", " ")
+        if tax:
+            assert shown[language] in said
+        else:
+            assert "Tax included" not in said
+            assert "ضريبة" not in said
+    assert all(receipt in page for page in pages)
+    assert all("JO-123456" in text for text in texts[1:])
 
 
 def test_order_pages_are_kept_in_no_cache(buyer: CheckingClient, placed: Any, order: OrderFactory) -> None:

@@ -207,6 +207,7 @@ def test_cancelling_gives_stock_and_basket_back(app: Flask, order: OrderFactory)
     assert stock_of("brass-dallah") == before
     [basket] = rows(Basket)
     assert basket.open
+    assert basket.version == waiting.basket_version + 1, "the form of the cancelled order would lead back to it"
     assert baskets.units(basket.token) == 2
 
 

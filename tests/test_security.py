@@ -5,6 +5,8 @@ import re
 import subprocess
 import sys
 import time
+from datetime import timedelta
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from flask import Flask
 from itsdangerous import TimestampSigner
 from sqlalchemy.exc import OperationalError
 
-from models import CallbackAttempt, Order
+from models import CallbackAttempt, Order, now
 from shop import baskets
 from shop.security import own_path
 from tests.conftest import PUBLIC_URL, CheckingClient, OrderFactory, rows
@@ -25,16 +27,23 @@ SHARED_FORMS = {"/basket/items", "/language"}
 GATEWAYS = {"/amwal/callback", "/amwal/callback/"}
 
 
-@pytest.mark.parametrize("path", [*PAGES, "/healthz", "/static/css/tokens.css"])
+SECURITY_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+    "font-src 'self'; connect-src 'self'; manifest-src 'self'; form-action 'self'; base-uri 'none'; "
+    "frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+    "Strict-Transport-Security": None,  # over http
+    "Access-Control-Allow-Origin": None,
+}
+
+
+@pytest.mark.parametrize("path", [*PAGES, "/style.css", "/healthz", "/static/css/tokens.css"])
 def test_row_47_every_answer_carries_the_headers(client: CheckingClient, path: str) -> None:
     headers = client.get(path).headers
-    policy = headers["Content-Security-Policy"]
-    assert "default-src 'none'" in policy
-    assert "unsafe" not in policy
-    assert "frame-ancestors 'none'" in policy
-    assert headers["X-Content-Type-Options"] == "nosniff"
-    assert headers["Referrer-Policy"] == "same-origin"
-    assert "Access-Control-Allow-Origin" not in headers
+    assert {name: headers.get(name) for name in SECURITY_HEADERS} == SECURITY_HEADERS
     assert "charset=utf-8" in headers["Content-Type"].lower().replace('"', "")
 
 
@@ -146,7 +155,8 @@ def test_row_48_redirects_lead_to_own_paths_only(client: CheckingClient, target:
 
 
 def test_the_language_is_kept(client: CheckingClient) -> None:
-    client.post("/language", data={"language": "ar", "next": "/"})
+    chosen = client.post("/language", data={"language": "ar", "next": "/"}).headers["Set-Cookie"]
+    assert "Max-Age=31536000" in chosen, "for a year"
     assert 'lang="ar"' in client.get("/").text
     assert 'lang="en"' in client.get("/?lang=en").text
     assert client.post("/language", data={"language": "xx"}).status_code == 400
@@ -253,6 +263,8 @@ def test_row_50_the_session_cookie_is_guarded_and_named_after_app_and_port(clien
     response = client.post("/basket/items", data={"product": "stoneware-cup", "quantity": "1"})
     cookie = response.headers["Set-Cookie"]
     assert cookie.startswith("dukkan_8000=")
+    until = parsedate_to_datetime(re.findall(r"Expires=([^;]+)", cookie)[0])
+    assert timedelta(days=29) < until - now() < timedelta(days=31), "a basket waits, also when the browser is closed"
     assert "HttpOnly" in cookie
     assert "SameSite=Lax" in cookie
 

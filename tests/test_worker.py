@@ -6,7 +6,7 @@ import socket
 import ssl
 import subprocess
 import threading
-from datetime import timedelta
+from datetime import datetime, timedelta
 from email.message import EmailMessage
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,10 @@ def test_pay_here_and_receipt_are_sent_once_each(app: Flask, order: OrderFactory
         assert "1 × Brass Dallah: $64.00\nPick up at the shop: Free\nTotal: $64.00\n\n" in body
         assert "\n\n\n" not in body
         assert "%(" not in body + message["Subject"]
+        assert message["From"] == '"Qahwa & Co." <orders@127.0.0.1>'
+        assert message["Auto-Submitted"] == "auto-generated", "so that nobody's absence is answered to us"
+        assert abs(message["Date"].datetime - now()) < timedelta(minutes=1)
+        assert message["Message-ID"].endswith("@127.0.0.1>")
     receipt = sent[f"mail-receipt-{waiting.id}.eml"]
     assert "We received your payment of $64.00" in receipt.get_content()
     assert all(message.done_at for message in rows(OutboxMessage))
@@ -149,10 +153,63 @@ def test_the_pause_grows_to_six_hours() -> None:
 
 def test_a_leased_message_is_left_to_its_worker_until_the_lease_ends(app: Flask, order: OrderFactory) -> None:
     order.awaiting()
-    assert worker._lease() is not None
+    leased = worker._lease()
+    assert leased is not None
+    assert timedelta(seconds=55) < leased.due_at - now() <= timedelta(seconds=60), "longer than a mail server may take"
     assert worker._lease() is None
     let_time_pass()
     assert worker._lease() is not None
+
+
+def test_mails_come_from_the_shops_contact_where_that_is_an_address(new_app: Any, gateway: Any, tmp_path: Path) -> None:
+    with new_app(SHOP_CONTACT="hello@shop.example", SHOP_NAME='Lamps, "Light"').app_context():
+        OrderFactory(gateway).awaiting()
+        worker.tick()
+    [message] = mails(tmp_path).values()
+    assert message["From"].addresses[0].addr_spec == "hello@shop.example"
+    assert message["From"].addresses[0].display_name == 'Lamps, "Light"'
+
+
+def test_the_worker_beats_between_slow_mails_too(
+    app: Flask, order: OrderFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(3):
+        order.awaiting()
+    beats: list[datetime] = []
+
+    def slow(_message: OutboxMessage) -> None:
+        beats.append(rows(Heartbeat, name="worker")[0].at)
+        with write() as session:  # half a minute passes
+            session.execute(update(Heartbeat).values(at=Heartbeat.at - timedelta(seconds=30)))
+
+    monkeypatch.setitem(worker.HANDLERS, OutboxKind.MAIL_PAY_HERE, slow)
+    worker.tick()
+    assert len(beats) == 3
+    assert all(now() - beat < timedelta(seconds=20) for beat in beats)
+    before = rows(Heartbeat, name="worker")[0].at
+    worker.tick()
+    assert rows(Heartbeat, name="worker")[0].at == before, "a write each second would be too many"
+
+
+def test_by_smtps_the_connection_is_encrypted_from_its_first_byte(
+    new_app: Any, gateway: Any, certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mailbox = Mailbox()
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(certificate)
+    trusting = ssl.create_default_context(cafile=str(certificate))
+    monkeypatch.setattr("shop.mail.ssl.create_default_context", lambda *_, **__: trusting)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    server = Controller(mailbox, hostname="127.0.0.1", port=port, ssl_context=tls)
+    server.start()
+    try:
+        with new_app(MAIL_URL=f"smtps://127.0.0.1:{port}").app_context():
+            OrderFactory(gateway).awaiting()
+            worker.tick()
+        assert len(mailbox.received) == 1
+    finally:
+        server.stop()
 
 
 def test_the_digest_comes_at_most_once_an_hour(app: Flask, order: OrderFactory, tmp_path: Path) -> None:
