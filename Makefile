@@ -28,7 +28,7 @@ check: $(VENV)/installed-requirements-dev.txt  ## What CI adds: lint, types, Pos
 	$(RUN)mypy
 	$(RUN)python -m pytest $(WORKERS) -m "(slow or postgres) and not long"
 
-WORKERS := -n auto --dist worksteal  # of the tests: as many as there are cores, each with databases of its own
+WORKERS := -n auto --dist worksteal  # of the tests: see tests/conftest.py; each has databases of its own
 
 CHECKOUTS ?= 1000
 PATIENT := -o faulthandler_timeout=7200

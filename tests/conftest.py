@@ -141,6 +141,11 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         server.remove()
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """Run three tests on two cores: many wait for a program to start, or for time to pass."""
+    return max(2, (os.cpu_count() or 2) * 3 // 2)
+
+
 ALLOWED_SKIPS = ("a bug that ",)
 """Beginnings of the reasons for which CI may skip a test."""
 
