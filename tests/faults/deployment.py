@@ -1,21 +1,27 @@
 """A whole deployment for fault campaigns: web processes, workers and the sandbox gateway as programs of their own."""
 
+import logging
 import os
 import random
+import re
 import signal
 import sqlite3
 import threading
 import time
+from collections import Counter, defaultdict
 from contextlib import closing, suppress
+from email import message_from_bytes
 from pathlib import Path
 from typing import Any
 
+from aiosmtpd.controller import Controller
 from flask import Flask, current_app
+from sqlalchemy import select
 
 from app import create_app
-from models import Product, StockMovement
+from models import OutboxMessage, Product, StockMovement
 from shop.db import db, write
-from shop.states import StockReason
+from shop.states import OutboxKind, StockReason
 from tests.children import Start, end, wait_for
 from tests.conftest import fill
 
@@ -60,11 +66,42 @@ class Process:
         end(self.process)
 
 
+class Mailbox:
+    """A mail server that keeps who was sent how many e-mails, and which receipt: orders' ids, and e-mails' ids."""
+
+    def __init__(self, port: int) -> None:
+        self.sent: Counter[str] = Counter()
+        self.receipts: dict[int, list[str]] = defaultdict(list)
+        logging.getLogger("mail.log").setLevel(logging.WARNING)
+        self._server = Controller(self, hostname="127.0.0.1", port=port)
+        self._server.start()
+
+    async def handle_DATA(self, _server: Any, _session: Any, envelope: Any) -> str:
+        """Take an e-mail."""
+        self.sent.update(envelope.rcpt_tos)
+        message_id = str(message_from_bytes(envelope.content)["Message-ID"])
+        if found := re.match(r"<mail_receipt\.(\d+)\.", message_id):
+            self.receipts[int(found[1])].append(message_id)
+        return "250 OK"
+
+    def end(self) -> None:
+        """Stop it."""
+        self._server.stop()
+
+
 class Deployment:
     """Shop and gateway, with what a campaign needs to know of both."""
 
     def __init__(
-        self, start: Start, folder: Path, database_url: str, ports: list[int], *, webs: int, workers: int
+        self,
+        start: Start,
+        folder: Path,
+        database_url: str,
+        ports: list[int],
+        *,
+        webs: int,
+        workers: int,
+        **changes: str,
     ) -> None:
         """Set everything up and start it.
 
@@ -72,13 +109,15 @@ class Deployment:
             start: starts programs, and ends them whatever happens here.
             folder: for databases and logs.
             database_url: the shop's database, empty yet.
-            ports: of the sandbox and of each web process.
+            ports: of the sandbox, the mail server and each web process.
             webs: number of web processes; callbacks go to the first.
             workers: number of worker processes.
+            changes: other settings.
         """
         self.folder = folder
         self.sandbox_url = f"http://127.0.0.1:{ports[0]}"
-        self.webs = [f"http://127.0.0.1:{port}" for port in ports[1:]]
+        self.mailbox = Mailbox(ports[1])
+        self.webs = [f"http://127.0.0.1:{port}" for port in ports[2:]]
         self.sandbox_database = folder / "sandbox.db"
         self.killed = 0
         command = ["-m", "sandbox", "serve", "--port", str(ports[0]), "--database", str(self.sandbox_database)]
@@ -93,16 +132,16 @@ class Deployment:
             "PUBLIC_URL": self.webs[0],
             "SECRET_KEY": "only-for-campaigns-" * 3,
             "DATABASE_URL": database_url,
-            "MAIL_URL": str(folder / "mail"),
+            "MAIL_URL": f"smtp://127.0.0.1:{ports[1]}",
             "MERCHANT_EMAIL": "merchant@example.com",
             "RESERVATION_MINUTES": "1",
             "TRUSTED_PROXIES": "1",  # each customer comes from an address of their own
-        }
+        } | changes
         self.app = create_app(self.settings)
         fill(self.settings)
         prefork = ["-m", "tests.faults.prefork"]
         self.shop = [
-            Process(start, f"web-{n}", [*prefork, "web", str(ports[n])], folder, **self.settings)
+            Process(start, f"web-{n}", [*prefork, "web", str(ports[n + 1])], folder, **self.settings)
             for n in range(1, webs + 1)
         ]
         self.shop += [
@@ -138,16 +177,25 @@ class Deployment:
         return int(self.ask_sandbox("SELECT count(*) FROM deliveries WHERE next_attempt_at IS NOT NULL")[0][0])
 
     def settle(self, seconds: float) -> None:
-        """Wait until the gateway has delivered everything, or no longer."""
+        """Wait until the gateway has delivered everything, and the shop has sent every receipt, or no longer."""
         until = time.monotonic() + seconds
-        while self.undelivered() and time.monotonic() < until:
+        while (self.undelivered() or self._unsent()) and time.monotonic() < until:
             time.sleep(0.2)
         time.sleep(1)
+
+    def _unsent(self) -> bool:
+        """Whether a receipt is still to be sent."""
+        query = select(OutboxMessage.id).filter_by(kind=OutboxKind.MAIL_RECEIPT, done_at=None).limit(1)
+        with self.app.app_context():
+            found = db.session.scalar(query) is not None
+            db.session.remove()
+            return found
 
     def end(self) -> None:
         """End everything well."""
         for process in [*self.shop, self.sandbox]:
             process.end()
+        self.mailbox.end()
         forget_connections(self.app)
 
 

@@ -25,3 +25,4 @@ def test_nothing_is_lost_whoever_is_killed(database: str, tmp_path: Path) -> Non
     figures = json.loads(file.read_text())
     assert figures["killed"] > 20
     assert figures["acknowledged"] > 20
+    assert figures["receipts"] > 20

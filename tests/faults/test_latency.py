@@ -33,7 +33,7 @@ CUSTOMERS = 10
 @pytest.fixture
 def deployment(start: Start, tmp_path: Path) -> Iterator[Deployment]:
     """A shop with one web process, and the sandbox gateway."""
-    deployment = Deployment(start, tmp_path, f"sqlite:///{tmp_path / 'shop.db'}", free_ports(2), webs=1, workers=1)
+    deployment = Deployment(start, tmp_path, f"sqlite:///{tmp_path / 'shop.db'}", free_ports(3), webs=1, workers=1)
     try:
         deployment.supply(1000)
         yield deployment
