@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from flask import Flask
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from sqlalchemy import update
 
 from app import create_app
 from models import Order, Staff, now
@@ -175,13 +176,19 @@ def views(shop: Flask) -> dict[str, str]:
         session.flush()
         by = By(Actor.STAFF, person.id)
         orders.transition(session, orders.lock(session, made["refunded"].id), OrderState.REFUNDED, by)
-        far = now().replace(year=now().year + 1)
-        session.get_one(Order, made["preparing"].id).invoice_claimed_until = far
     addresses = {name: f"/orders/{one.token}?key={one.key}" for name, one in made.items()}
     addresses["confirming"] += "&returned=success"
     addresses["plain token"] = addresses["plain token"].partition("?")[0]
     assert set(addresses) == set(FACES)
     return addresses
+
+
+def ask_for_invoice(address: str) -> None:
+    """Let an order's page show, for some seconds, that the gateway is being asked for its invoice."""
+    token = address.partition("?")[0].rpartition("/")[2]
+    with write() as session:
+        until = now() + Order.INVOICE_LEASE
+        session.execute(update(Order).filter_by(token=token).values(invoice_claimed_until=until))
 
 
 @pytest.fixture

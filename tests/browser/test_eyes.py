@@ -11,7 +11,7 @@ from playwright.sync_api import Page
 
 from models import Category, Product
 from shop.db import write
-from tests.browser.conftest import Demo, Visitor
+from tests.browser.conftest import Demo, Visitor, ask_for_invoice
 from tests.conftest import OrderFactory, set_stock
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -120,6 +120,8 @@ def test_the_order_number_is_seen_on_a_phone(
 ) -> None:
     page = visit(viewport=NARROW).page
     for name in ("waiting", "preparing", "unreachable", "confirming", "paid"):
+        if name == "preparing":
+            ask_for_invoice(views[name])
         page.goto(demo.shop + views[name])
         number = page.get_by_text(re.compile(r"^A-\d+$")).first
         assert number.is_visible(), name

@@ -14,7 +14,7 @@ from shop import orders
 from shop.db import write
 from shop.gateway import reopen_checkout
 from shop.states import CUSTOMER
-from tests.browser.conftest import FACES, Demo, Visitor, scan
+from tests.browser.conftest import FACES, Demo, Visitor, ask_for_invoice, scan
 from tests.conftest import OrderFactory, rows
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -78,12 +78,19 @@ def test_faces_of_the_order_page(
     visit: Callable[..., Visitor], demo: Demo, views: dict[str, str], mode: tuple[str, str, int], tmp_path: Path
 ) -> None:
     visitor = window(visit, mode)
+    headings = {}
     for name in FACES:
+        if name == "preparing":
+            ask_for_invoice(views[name])
         check(visitor, demo.shop + views[name])
+        headings[name] = visitor.page.locator("h1").inner_text()
         if name in ("waiting", "plain token"):
             link = visitor.page.locator('a[href*="/invoice/"]').first.get_attribute("href")
             assert scan_whole(visitor, tmp_path) == link
     check(visitor, demo.shop + views["paid"].replace("?", "/receipt?"))
+    same = {headings.pop("plain token"): headings["waiting"], headings.pop("paid late"): headings["paid"]}
+    assert all(heading == other for heading, other in same.items())
+    assert len(set(headings.values())) == len(FACES) - 2, headings
 
 
 def scan_whole(visitor: Visitor, folder: Path) -> str:
