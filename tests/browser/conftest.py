@@ -111,12 +111,16 @@ class Visitor:
         if said.type in ("error", "warning") and not said.text.startswith("Failed to load resource"):
             self.complaints.append(f"console: {said.text}")
 
+    def fill_basket(self, demo: Demo, slug: str = "stoneware-cup") -> None:
+        """Put something into the basket, which is shown then."""
+        self.page.goto(f"{demo.shop}/products/{slug}")
+        self.page.locator("main form button").first.click()
+        self.page.wait_for_url("**/basket**")
+
     def checkout(self, demo: Demo, slug: str = "haraz-single-origin", *, refused: bool = False) -> str:
         """Buy something up to the order's page, as a person does; gives its address, or where a refusal is shown."""
+        self.fill_basket(demo, slug)
         page = self.page
-        page.goto(f"{demo.shop}/products/{slug}")
-        page.locator("main form button").first.click()
-        page.wait_for_url("**/basket**")
         page.locator('main a[href="/checkout"]').first.click()
         for name, value in (required_fields(page.content()) | CONTACT).items():
             if name == "country":

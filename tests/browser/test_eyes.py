@@ -75,9 +75,7 @@ def test_row_73_no_word_widens_a_page(
     for path in (*addresses, *views.values(), "/basket", "/nothing", "/pages/contact", "/pages/terms"):
         page.goto(demo.shop + path)
         assert too_wide(page) <= 0, path
-    page.goto(f"{demo.shop}/products/long")
-    page.locator("main form button").first.click()
-    page.wait_for_url("**/basket**")
+    visitor.fill_basket(demo, "long")
     assert too_wide(page) <= 0
     page.goto(f"{demo.shop}/checkout")
     assert too_wide(page) <= 0
@@ -93,10 +91,9 @@ def test_row_73_what_people_type_has_its_own_direction(
     shop: Flask,
     language: str,
 ) -> None:
-    page = visit(locale=language).page
-    page.goto(f"{demo.shop}/products/stoneware-cup")
-    page.locator("main form button").first.click()
-    page.wait_for_url("**/basket**")
+    visitor = visit(locale=language)
+    page = visitor.page
+    visitor.fill_basket(demo)
     page.goto(f"{demo.shop}/checkout")
     own = "rtl" if language == "ar-JO" else "ltr"
     for name in ("name", "address", "city", "region", "note"):
@@ -145,10 +142,9 @@ def test_the_turn_to_paid_is_heard(visit: Callable[..., Visitor], demo: Demo, sh
 
 
 def test_a_change_of_the_total_is_heard(visit: Callable[..., Visitor], demo: Demo) -> None:
-    page = visit().page
-    page.goto(f"{demo.shop}/products/stoneware-cup")
-    page.locator("main form button").first.click()
-    page.wait_for_url("**/basket**")
+    visitor = visit()
+    page = visitor.page
+    visitor.fill_basket(demo)
     page.goto(f"{demo.shop}/checkout")
     said = page.locator('[role="status"]', has=page.locator(".delivery-sum"))
     before = said.inner_text()

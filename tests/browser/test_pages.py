@@ -66,9 +66,7 @@ def test_pages(visit: Callable[..., Visitor], demo: Demo, mode: tuple[str, str, 
     visitor = window(visit, mode)
     for name, path in PAGES.items():
         check(visitor, demo.shop + path, 404 if name == "not found" else 200)
-    visitor.page.goto(f"{demo.shop}/products/stoneware-cup")
-    visitor.page.locator("main form button").first.click()
-    visitor.page.wait_for_url("**/basket**")
+    visitor.fill_basket(demo)
     check(visitor, f"{demo.shop}/basket")
     check(visitor, f"{demo.shop}/checkout")
 
@@ -139,9 +137,7 @@ def test_row_50_a_buyer_who_comes_back_from_another_site_still_has_the_basket(
     page = visitor.page
     there = f'<title>there</title><a href="{demo.shop}/basket">back to the shop</a>{form}'
     page.route(f"{elsewhere}**", lambda route: route.fulfill(body=there, content_type="text/html"))
-    page.goto(f"{demo.shop}/products/stoneware-cup")
-    page.locator("main form button").first.click()
-    page.wait_for_url("**/basket**")
+    visitor.fill_basket(demo)
     page.goto(elsewhere)
     page.get_by_role("link", name="back to the shop").click()
     page.wait_for_url("**/basket**")
@@ -160,10 +156,9 @@ def test_row_50_a_buyer_who_comes_back_from_another_site_still_has_the_basket(
 def test_a_refused_checkout_leads_to_the_fields_by_keyboard(
     visit: Callable[..., Visitor], demo: Demo, javascript: bool
 ) -> None:
-    page = visit(java_script_enabled=javascript).page
-    page.goto(f"{demo.shop}/products/stoneware-cup")
-    page.locator("main form button").first.click()
-    page.wait_for_url("**/basket**")
+    visitor = visit(java_script_enabled=javascript)
+    page = visitor.page
+    visitor.fill_basket(demo)
     page.goto(f"{demo.shop}/checkout")
     if javascript:  # past the browser's own checks, to see the shop's
         page.locator("form[action='/checkout']").evaluate("form => form.noValidate = true")
