@@ -67,11 +67,20 @@ class Folder:
 
         Only the invoices hold addresses: in the shop's database the link to the payment page and its QR code, in the
         sandbox's the links back.
+
+        Raises:
+            StageError: if a database can't be written.
         """
         if self._before and self._before != f"{shop} {sandbox}":
             old_shop, old_sandbox = self._before.split()
-            self._rewrite_links_back(f"{old_shop}/", f"{shop}/")
-            rewritten = self._rewrite_payment_links(f"{old_sandbox}/", f"{sandbox}/")
+            try:
+                self._rewrite_links_back(f"{old_shop}/", f"{shop}/")
+                rewritten = self._rewrite_payment_links(f"{old_sandbox}/", f"{sandbox}/")
+            except sqlite3.Error as error:
+                raise StageError(
+                    f"the orders of the last demo cannot be led to its new address ({error}). "
+                    "Start with --fresh to set them aside."
+                ) from None
             self.say(
                 "The address has changed since the last demo. "
                 f"Unpaid orders ({rewritten}) now lead to the new one; older e-mails still have the old one."

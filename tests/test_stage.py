@@ -229,6 +229,22 @@ def test_row_90_after_a_change_of_address_unpaid_orders_lead_to_the_new_one(tmp_
     until_paid(moved, page)
 
 
+def test_row_90_orders_that_cannot_be_led_to_the_new_address_are_said_in_one_line(
+    tmp_path: Path, said: list[str]
+) -> None:
+    folder = new_demo(tmp_path, said)._folder
+    folder.open(fresh=False)
+    folder.use_addresses("http://127.0.0.1:8000", "http://127.0.0.1:8001")
+    folder.close()
+    (tmp_path / "sandbox.db").write_bytes(b"no database" * 1000)
+    again = new_demo(tmp_path, said)._folder
+    again.open(fresh=False)
+    with pytest.raises(StageError, match="file is not a database.*--fresh"):
+        again.use_addresses("http://127.0.0.1:9000", "http://127.0.0.1:9001")
+    again.close()
+    assert (tmp_path / "address").read_text() == "http://127.0.0.1:8000 http://127.0.0.1:8001", "so it is tried again"
+
+
 def pay(page: str) -> None:
     """Pay on the sandbox's page, to which an order's page leads."""
     link = re.search(r'href="(http://[^"]+/en/invoice/[0-9a-f]{24})"', page)
