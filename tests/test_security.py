@@ -353,6 +353,7 @@ def test_the_stylesheet_has_all_rules_and_the_accent(new_app: Any) -> None:
     answer = app.test_client().get(link)
     assert answer.mimetype == "text/css"
     assert answer.cache_control.max_age
+    assert app.test_client().get(link, headers={"If-None-Match": answer.headers["ETag"]}).status_code == 304
     assert "#aa3300" in answer.text
     for file in Path(app.static_folder, "css").glob("*.css"):
         assert file.read_text().replace("../", "/static/") in answer.text

@@ -56,7 +56,8 @@ def stylesheet() -> ResponseReturnValue:
     """The files of `static/css/` in one response: a browser waits for each stylesheet before it paints."""
     response = make_response(style(current_app), {"Content-Type": "text/css; charset=utf-8"})
     response.cache_control.max_age = 86_400  # a changed one has another address
-    return response
+    response.add_etag()
+    return response.make_conditional(request)
 
 
 @bp.get("/healthz")
