@@ -193,7 +193,7 @@ def record(folder: Path) -> None:
         "omit = tests/*\nconcurrency = thread\n"
     )
     command = [sys.executable, "-m", "coverage", "run", f"--rcfile={folder / 'coveragerc'}", "-m", "pytest", "-q"]
-    command += ["-p", "no:randomly", "-m", FAST, f"--junitxml={folder / 'junit.xml'}"]
+    command += ["-m", FAST, f"--junitxml={folder / 'junit.xml'}"]
     subprocess.run(command, cwd=ROOT, check=True)
 
 

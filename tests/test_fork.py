@@ -14,7 +14,7 @@ from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po, write_po
 
 from tests.children import ROOT, is_setting
-from tests.conftest import settings_for
+from tests.conftest import find_program, settings_for
 
 POISON = {
     "AMWAL_PROJECT_URL": "https://gateway.example/projects/live",
@@ -92,7 +92,7 @@ def fork(tmp_path_factory: pytest.TempPathFactory) -> Path:
     unneeded = shutil.ignore_patterns(".git", ".venv", "instance", "node_modules", "__pycache__", ".*_cache", ".env")
     shutil.copytree(ROOT, made, ignore=unneeded)
     (made / ".venv").symlink_to(sys.prefix)
-    subprocess.run(["git", "init", "-q"], cwd=made, check=True)
+    subprocess.run([find_program("git"), "init", "-q"], cwd=made, check=True)
     shutil.rmtree(made / "static" / "img" / "products")
     (made / "shop" / "ops" / "sample_shop.json").write_text(json.dumps(PRODUCTS))
     for name, (line, new) in FIELD.items():
