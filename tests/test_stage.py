@@ -239,7 +239,7 @@ def test_row_90_orders_that_cannot_be_led_to_the_new_address_are_said_in_one_lin
     (tmp_path / "sandbox.db").write_bytes(b"no database" * 1000)
     again = new_demo(tmp_path, said)._folder
     again.open(fresh=False)
-    with pytest.raises(StageError, match="file is not a database.*--fresh"):
+    with pytest.raises(StageError, match=r"file is not a database.*--fresh"):
         again.use_addresses("http://127.0.0.1:9000", "http://127.0.0.1:9001")
     again.close()
     assert (tmp_path / "address").read_text() == "http://127.0.0.1:8000 http://127.0.0.1:8001", "so it is tried again"
