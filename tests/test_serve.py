@@ -7,7 +7,7 @@ import sqlite3
 import sys
 import threading
 import time
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -62,6 +62,30 @@ def test_row_57_a_request_in_flight_is_finished_at_sigterm(serve: Serve, migrate
         silent.close()
     slow.join()
     assert answers[0].status_code == 303
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows can't pause a process")
+def test_row_57_whoever_has_connected_is_served_before_the_stop(serve: Serve, migrated: Path, tmp_path: Path) -> None:
+    """The stop comes while they wait to be accepted; some send their request only then."""
+    (tmp_path / "shop.db").write_bytes(migrated.read_bytes())
+    port = free_port()
+    shop = serve(port, "--no-worker", PUBLIC_URL=f"http://127.0.0.1:{port}")
+    wait_for(f"http://127.0.0.1:{port}/healthz")
+    request = f"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n".encode()
+    shop.send_signal(signal.SIGSTOP)
+    with ExitStack() as stack:
+        try:
+            waiting = [stack.enter_context(socket.create_connection(("127.0.0.1", port))) for _ in range(50)]
+            for client in waiting[:25]:
+                client.sendall(request)
+            shop.send_signal(signal.SIGTERM)
+        finally:
+            shop.send_signal(signal.SIGCONT)
+        for client in waiting[25:]:
+            client.sendall(request)
+        answers = [client.recv(1000)[:15] for client in waiting]
+    assert answers == [b"HTTP/1.1 200 OK"] * 50
+    assert shop.wait(10) == 0
 
 
 def test_row_57_a_connection_that_is_kept_alive_delays_no_stop(serve: Serve, migrated: Path, tmp_path: Path) -> None:

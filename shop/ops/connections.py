@@ -94,6 +94,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]
     parser_class = Parser
     is_parked = False  # requests are there, but an answer has to go out first
     is_leaving = False
+    is_new = True  # nothing has been sent yet
 
     def __init__(self, server: "Server", sock: socket, address: Any, *more: Any, **options: Any) -> None:
         self.network = network_of(address[0])
@@ -119,6 +120,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]
     def send(self, data: bytes, do_close: bool = True) -> int:
         """Send what the system takes, and let the client earn time by it."""
         sent: int = super().send(data, do_close)
+        self.is_new = False
         self.read_by = min(self.read_by + sent / READ_RATE, time.monotonic() + 2 * READ_SECONDS)
         return sent
 

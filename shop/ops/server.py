@@ -22,6 +22,7 @@ if sys.platform != "win32":
     import resource
 
 DRAIN_SECONDS = 15
+FIRST_REQUEST_SECONDS = 1  # for connections that were accepted just before a stop
 CONNECTIONS = 1000  # a slow client costs a socket, not a thread; a hundred must not exhaust the limit
 
 
@@ -98,12 +99,19 @@ def _files_for(connections: int, threads: int) -> int:
     return 2 * connections + 4 * threads + 64
 
 
-def _drain(server: wasyncore.dispatcher) -> None:
-    """Accept no new connections, and finish the requests that have been read."""
+def _drain(server: connections.Server) -> None:
+    """Accept whoever has connected, then nobody, and finish the requests that have been read.
+
+    New connections have a moment to send their request: a proxy may just have chosen this process.
+    """
+    for _ in range(CONNECTIONS // connections.ACCEPT_AT_ONCE):
+        server.handle_accept()
     wasyncore.dispatcher.close(server)
-    until = time.monotonic() + DRAIN_SECONDS
-    while server.active_channels and time.monotonic() < until:
+    start = time.monotonic()
+    while server.active_channels and time.monotonic() < start + DRAIN_SECONDS:
         wasyncore.loop(timeout=0.1, map=server._map, count=1, use_poll=True)
+        is_over = time.monotonic() > start + FIRST_REQUEST_SECONDS
         for channel in server.active_channels.values():
             # A kept-alive connection could bring requests forever.
-            channel.will_close = channel.will_close or not (channel.requests or channel.total_outbufs_len)
+            is_idle = not (channel.requests or channel.total_outbufs_len)
+            channel.will_close = channel.will_close or (is_idle and (is_over or not channel.is_new))
