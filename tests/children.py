@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
@@ -44,14 +44,16 @@ def forget_settings() -> None:
 class Start(Protocol):
     """Function that starts a program."""
 
-    def __call__(self, *command: str, log: Log | None = None, errors: Path | None = None, **environment: str) -> Child:
+    def __call__(
+        self, *command: str, log: Log | None = None, errors: Path | None = None, env: Mapping[str, str] = {}
+    ) -> Child:
         """Start Python, or another program if the first argument is its absolute path.
 
         Args:
             command: arguments for Python, such as `-m sandbox serve`.
             log: the file or descriptor for its output; without one, `stdout` is a pipe.
             errors: the file for stderr; without one, it goes to stdout.
-            environment: variables to add.
+            env: variables to add.
         """
 
 
@@ -60,11 +62,13 @@ def children() -> Iterator[Start]:
     """Yield a function that starts programs; stop them at the end, in reverse order."""
     with ExitStack() as stack:
 
-        def start(*command: str, log: Log | None = None, errors: Path | None = None, **environment: str) -> Child:
+        def start(
+            *command: str, log: Log | None = None, errors: Path | None = None, env: Mapping[str, str] = {}
+        ) -> Child:
             child = subprocess.Popen(
                 command if Path(command[0]).is_absolute() else [sys.executable, "-u", *command],
                 cwd=ROOT,
-                env=os.environ | environment,
+                env={**os.environ, **env},
                 stdout=stack.enter_context(log.open("w")) if isinstance(log, Path) else log or subprocess.PIPE,
                 stderr=stack.enter_context(errors.open("w")) if errors else subprocess.STDOUT,
                 text=True,

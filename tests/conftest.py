@@ -31,7 +31,7 @@ from shop import baskets, catalogue, orders, payments
 from shop.db import db, write
 from shop.limits import UNLIMITED
 from shop.ops import sample
-from shop.states import AttentionKind, StockReason
+from shop.states import AttentionKind, CallbackOutcome, StockReason
 from tests.children import Child, Start, children, forget_settings
 from tests.pages import check_page, field, required_fields
 from tests.postgres import Server, programs
@@ -94,15 +94,15 @@ class CheckingClient(FlaskClient):
 
 
 @pytest.fixture(scope="session")
-def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sandbox.app.Store]:
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """The sandbox gateway, answering PUTs over HTTP. Its callbacks are off: tests send their own."""
     with sandbox_in(tmp_path_factory.mktemp("sandbox")) as store:
         yield store
 
 
 @contextmanager
-def sandbox_in(folder: Path) -> Iterator[sandbox.app.Store]:
-    """Such a gateway, with its database in a folder."""
+def sandbox_in(folder: Path) -> Iterator[Any]:
+    """Such a gateway, with its database in a folder: its `Store`, with its `project_url`."""
     app = sandbox.app.create_app(
         database=folder / "sandbox.db",
         callback_url="",
@@ -111,7 +111,7 @@ def sandbox_in(folder: Path) -> Iterator[sandbox.app.Store]:
     )
     server = create_server(app, host="127.0.0.1", port=0, threads=8)
     threading.Thread(target=server.run, daemon=True).start()
-    store = sandbox.app.store_of(app)
+    store: Any = sandbox.app.store_of(app)
     store.project_url = f"http://127.0.0.1:{server.effective_port}/projects/{store.project().id}"
     yield store
     server.close()
@@ -244,7 +244,7 @@ def serve(start: Start, tmp_path: Path) -> Serve:
 
     def serve(port: int, *options: str, **changes: str) -> Child:
         settings = settings_for(tmp_path, "http://127.0.0.1:9/projects/none", **changes)
-        return start("-m", "flask", "--app", "app", "serve", "--port", str(port), *options, **settings)
+        return start("-m", "flask", "--app", "app", "serve", "--port", str(port), *options, env=settings)
 
     return serve
 
@@ -339,7 +339,7 @@ class OrderFactory:
         known = self.gateway.invoice(invoice.gateway_id)
         return {"invoiceId": known.id, "paymentSessionId": session_id, "secret": known.secret}
 
-    def pay(self, order: Order, **changes: Any) -> payments.CallbackOutcome:
+    def pay(self, order: Order, **changes: Any) -> CallbackOutcome:
         """Let the good callback arrive."""
         return payments.accept_callback(json.dumps(self.callback(order) | changes).encode(), "127.0.0.1")
 

@@ -51,7 +51,7 @@ class Server:
             shutil.chown(self.folder, "nobody")
             self.options |= {"user": "nobody", "extra_groups": []}
         self.numbers = count(1)
-        make = [self.programs / "initdb", "--pgdata", "data", "--username", "shop", "--auth", "trust", "--no-sync"]
+        make = [str(self.programs / "initdb"), "--pgdata", "data", "--username", "shop", "--auth", "trust", "--no-sync"]
         subprocess.run([*make, "--encoding", "UTF8", "--locale", "C"], check=True, capture_output=True, **self.options)
         self.start()
 

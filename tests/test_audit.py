@@ -329,13 +329,12 @@ def test_invariant_5_no_more_and_no_fewer_than_it_needs(app: Flask, order: Order
     assert report(app) == [broken(5, f"orders holding other units than the ledger says: 1 ({held.number})")]
 
 
-@pytest.mark.parametrize("end", ["expired", "cancelled"])
-def test_invariant_5_an_order_that_ended_holds_none(app: Flask, order: OrderFactory, end: str) -> None:
+@pytest.mark.parametrize("end", [OrderState.EXPIRED, OrderState.CANCELLED])
+def test_invariant_5_an_order_that_ended_holds_none(app: Flask, order: OrderFactory, end: OrderState) -> None:
     over = order.awaiting(OTHER)
     with write() as session:
-        orders.transition(
-            session, orders.lock(session, over.id), OrderState(end), WORKER if end == "expired" else CUSTOMER
-        )
+        actor = WORKER if end is OrderState.EXPIRED else CUSTOMER
+        orders.transition(session, orders.lock(session, over.id), end, actor)
     assert report(app) == [broken(5, f"orders holding other units than the ledger says: 1 ({over.number})")]
 
 
@@ -614,7 +613,7 @@ def sell_meanwhile(order: OrderFactory, monkeypatch: pytest.MonkeyPatch) -> None
     chunks, sold = audit._chunks, []
     set_stock(ITEM, 99)
 
-    def sell(connection: Connection, along: object, size: int) -> Iterator[dict[str, object]]:
+    def sell(connection: Connection, along: str, size: int) -> Iterator[dict[str, object]]:
         for chunk in chunks(connection, along, size):
             if along is not audit.SQLITE_TABLE:
                 sold.append(paid(order))

@@ -20,9 +20,9 @@ from sqlalchemy import select
 from werkzeug.test import TestResponse
 
 import amwal
-from models import Base, GatewayCall, Order, OutboxMessage
+from models import GatewayCall, Order, OutboxMessage, digest
 from shop import baskets, payments, privacy, worker
-from shop.db import db
+from shop.db import Base, db
 from shop.gateway import Gateway
 from shop.ops import logs
 from shop.states import OrderState, OutboxKind
@@ -152,7 +152,7 @@ def test_row_53_the_secrets_are_nowhere(
 
     assert {name: found(secret, where) for name, secret in secrets.items() if found(secret, where)} == {}
     # The search would find them: what may be there is found, and every place was filled.
-    [of_gateway] = {payments.digest(secret) for name, secret in secrets.items() if name == "gateway 1"}
+    [of_gateway] = {digest(secret) for name, secret in secrets.items() if name == "gateway 1"}
     assert "database" in found(of_gateway, where)
     assert len(browser.cookies) >= 3
     for name, text in {"log": "SMTPAuthenticationError", "doctor": "login is refused", "browser": "<h1"}.items():

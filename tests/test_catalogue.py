@@ -8,7 +8,7 @@ from flask import Flask
 from sqlalchemy import event, select
 
 from models import Category, Product
-from shop import catalogue
+from shop import paging
 from shop.catalogue import PAGE, Sort, products, searchable
 from shop.db import db, write
 from shop.ops import audit, sample
@@ -17,7 +17,7 @@ from tests.conftest import CheckingClient, rows, set_stock
 from tests.pages import Page, heading
 
 
-def slugs(page: catalogue.Page) -> list[str]:
+def slugs(page: paging.Page[Product]) -> list[str]:
     """The products of a page."""
     return [product.slug for product in page.rows]
 

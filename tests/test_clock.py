@@ -9,7 +9,7 @@ from flask import Flask
 import models
 from shop import orders, payments, worker
 from shop.limits import UNLIMITED
-from shop.states import CUSTOMER, OrderState
+from shop.states import CUSTOMER, CallbackOutcome, OrderState
 from tests.conftest import CheckingClient, OrderFactory, stock_of
 
 DAY = timedelta(days=1)
@@ -39,7 +39,7 @@ def test_row_60_a_paid_order_stays_paid_whatever_the_clock_says(
 ) -> None:
     step(before)
     paid, stock = order.awaiting(), stock_of("stoneware-cup")
-    assert order.pay(paid) is payments.CallbackOutcome.ACCEPTED
+    assert order.pay(paid) is CallbackOutcome.ACCEPTED
     for by in (after, before, after * 40):
         step(by)
         worker.tick()
@@ -48,7 +48,7 @@ def test_row_60_a_paid_order_stays_paid_whatever_the_clock_says(
         assert not orders.resume(paid.id, UNLIMITED)
         orders.record_return(paid.id)
         payments.request_invoice(paid.id)
-        assert order.pay(paid) is payments.CallbackOutcome.DUPLICATE
+        assert order.pay(paid) is CallbackOutcome.DUPLICATE
         now = order.again(paid)
         assert (now.state, len(now.payments), stock_of("stoneware-cup")) == (OrderState.PAID, 1, stock)
 

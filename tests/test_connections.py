@@ -82,7 +82,7 @@ def test_rows_97_and_106_slow_clients_delay_no_callback(
     settings = settings_for(tmp_path, "http://127.0.0.1:9/projects/none", PUBLIC_URL=here)
     few_files = ("/bin/sh", "-c", 'ulimit -n 1024; exec "$0" "$@"', sys.executable)
     serve = ("-m", "flask", "--app", "app", "serve", "--no-worker", "--port", str(port))
-    shop = start(*few_files, *serve, log=log, **settings)
+    shop = start(*few_files, *serve, log=log, env=settings)
     wait_for(f"{here}/healthz")
     times, over = [], threading.Event()
     with ExitStack() as stack:

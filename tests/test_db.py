@@ -15,9 +15,9 @@ from sqlalchemy import func, inspect, select, text
 from sqlalchemy.exc import DBAPIError, IntegrityError, StatementError
 
 import models
-from models import Attention, Base, Basket, Category, Heartbeat, now
+from models import Attention, Basket, Category, Heartbeat, now
 from shop import attention, payments
-from shop.db import db, engine, has_wal_reset_fix, in_write, journal_mode, sqlite_library, write
+from shop.db import Base, db, engine, has_wal_reset_fix, in_write, journal_mode, sqlite_library, write
 from shop.states import AttentionKind
 from tests.conftest import CheckingClient, OrderFactory
 

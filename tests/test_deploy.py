@@ -91,7 +91,7 @@ def site(start: Start, order: OrderFactory, gateway: Any, tmp_path: Path) -> Sit
     settings |= {"PUBLIC_URL": made.url, "TRUSTED_PROXIES": written["TRUSTED_PROXIES"]}
     [command] = re.findall(r"^ExecStart=\S+/flask (.*)$", block("ini", "[Service]"), re.MULTILINE)
     shop = ("-m", "flask", *command.split(), "--port", str(inner))
-    start(*shop, log=tmp_path / "shop.log", **settings)
+    start(*shop, log=tmp_path / "shop.log", env=settings)
     nginx = find_program("nginx")
     start(nginx, "-p", str(tmp_path), "-e", str(tmp_path / "error.log"), "-c", str(tmp_path / "nginx.conf"))
     wait_for(f"http://127.0.0.1:{inner}/statusz")

@@ -176,7 +176,7 @@ def test_a_shop_that_is_ready_fails_in_nothing(shop: Any, tmp_path: Path, monkey
 def test_row_97_a_low_limit_of_open_files(
     app: Flask, monkeypatch: pytest.MonkeyPatch, files: int, level: str, text: str
 ) -> None:
-    monkeypatch.setattr(doctor.server, "raise_file_limit", lambda: files)
+    monkeypatch.setattr("shop.ops.doctor.server.raise_file_limit", lambda: files)
     [finding] = findings(app, doctor.check_connections)
     assert finding.level == level
     assert text in finding.text

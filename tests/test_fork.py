@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +105,7 @@ def fork(tmp_path_factory: pytest.TempPathFactory) -> Path:
     half_translate(made)
     settings = settings_for(made, "http://127.0.0.1:9/projects/none")
     for command in (["upgrade"], ["migrate", "-m", "company"]):
-        run(made, "-m", "flask", "--app", "app", "db", *command, **settings)
+        run(made, "-m", "flask", "--app", "app", "db", *command, env=settings)
     (made / "shop.db").unlink()
     return made
 
@@ -127,12 +128,12 @@ def half_translate(made: Path) -> None:
 EXTRACT = ("-q", "extract", "-F", "translations/babel.cfg", "-o", "translations/messages.pot", ".")
 
 
-def run(folder: Path, *command: str, fails: bool = False, **environment: str) -> str:
+def run(folder: Path, *command: str, fails: bool = False, env: Mapping[str, str] = {}) -> str:
     """Run Python in a fork; gives what it says."""
     ran = subprocess.run(
         [sys.executable, *command],
         cwd=folder,
-        env={name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")} | environment,
+        env={name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")} | dict(env),
         capture_output=True,
         text=True,
         check=False,
@@ -176,7 +177,7 @@ def test_row_91_a_forks_live_shop_is_left_alone(fork: Path, tmp_path: Path) -> N
     poison = POISON | {"DATABASE_URL": f"sqlite:///{live}", "MAIL_URL": str(tmp_path / "mail")}
     (fork / ".env").write_text("".join(f"{name}={value}\n" for name, value in poison.items()))
     inherited = {"DUKKAN_DOTENV": "", "FLASK_SKIP_DOTENV": ""} | poison
-    said = run(fork, *TESTS, *STARTING, **inherited)
+    said = run(fork, *TESTS, *STARTING, env=inherited)
     assert re.search(r"\d\d+ passed", said)
     assert live.read_bytes() == b"orders of real people"
     assert [file.name for file in tmp_path.iterdir()] == ["live.db"]

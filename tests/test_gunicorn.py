@@ -29,7 +29,7 @@ def serve(start: Start, folder: Path, port: int, project_url: str, *more: str) -
     settings = settings_for(folder, project_url) | {"PUBLIC_URL": f"http://127.0.0.1:{port}"}
     command = ["-m", "gunicorn", "--bind", f"127.0.0.1:{port}", "--umask", "0o77", "--no-control-socket"]
     command += ["--workers", "2", "--threads", "16", *more, "app:create_app()"]
-    child = start(*command, log=folder / "log", **settings)
+    child = start(*command, log=folder / "log", env=settings)
     wait_for(f"http://127.0.0.1:{port}/readyz")
     return child
 

@@ -65,7 +65,7 @@ def test_row_94_the_demo_takes_the_machines_zone(monkeypatch: pytest.MonkeyPatch
 
 def test_row_94_or_what_the_system_is_set_to(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TZ", raising=False)
-    monkeypatch.setattr(network.os.path, "realpath", lambda _: "/usr/share/zoneinfo/Asia/Amman")
+    monkeypatch.setattr("stage.network.os.path.realpath", lambda _: "/usr/share/zoneinfo/Asia/Amman")
     assert network.time_zone() == "Asia/Amman"
-    monkeypatch.setattr(network.os.path, "realpath", lambda _: "/etc/localtime")
+    monkeypatch.setattr("stage.network.os.path.realpath", lambda _: "/etc/localtime")
     assert network.time_zone() == "UTC"

@@ -8,6 +8,7 @@ import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 import requests
@@ -69,7 +70,7 @@ def test_row_55_a_path_and_an_errors_own_words_forge_no_line(
 
     app.testing, app.config["PROPAGATE_EXCEPTIONS"] = False, False
     monkeypatch.setattr(catalogue, "product", fail)
-    assert client.get(f"/products/cup{requests.utils.quote(FORGED)}").status_code == 500
+    assert client.get(f"/products/cup{quote(FORGED)}").status_code == 500
     [(level, _, place, words)] = lines(written)
     assert (level, place) == ("ERROR", "shop.views.errors")
     assert "cup\\r\\n2026-11-22T10" in words
@@ -83,7 +84,7 @@ def test_row_55_what_others_say_forges_no_line(
         raise OSError(f"451 try again{FORGED}")
 
     order.awaiting()
-    monkeypatch.setattr(worker.mail, "send", refuse)
+    monkeypatch.setattr("shop.worker.mail.send", refuse)
     worker.tick()
     body = json.dumps({"secret": f"s{FORGED}", "invoiceId": FORGED, "paymentSessionId": FORGED}).encode()
     payments.accept_callback(body, f"127.0.0.1{FORGED}")

@@ -401,7 +401,7 @@ def test_the_tax_stands_wherever_the_total_does(  # noqa: PLR0917  (fixtures)
         pages = [client.get(path(placed, more), headers=headers).text for more in ("", "/receipt")]
         [file] = tmp_path.glob("mail/mail-receipt-*.eml")
         mail = email.message_from_bytes(file.read_bytes(), policy=email.policy.default)
-        texts = [*pages, mail.get_content()]  # type: ignore[attr-defined]
+        texts = [*pages, mail.get_content()]
     for text in texts:
         said = text.replace("\xa0", " ").replace("&nbsp;", " ")
         if tax:

@@ -7,13 +7,24 @@ from datetime import timedelta
 
 import pytest
 from flask import Flask
+from sqlalchemy import update
 from sqlalchemy.exc import IntegrityError
 
 from models import Basket, Order, OrderEvent, OrderLine, Payment, Product, Shop, StockMovement, now
 from shop import baskets, orders, payments, refusals
 from shop.db import write
 from shop.limits import UNLIMITED
-from shop.states import CUSTOMER, TRANSITIONS, Actor, By, EventKind, OrderState, PaymentSource, StockReason
+from shop.states import (
+    CUSTOMER,
+    TRANSITIONS,
+    Actor,
+    By,
+    CallbackOutcome,
+    EventKind,
+    OrderState,
+    PaymentSource,
+    StockReason,
+)
 from tests.conftest import CheckingClient, OrderFactory, rows, set_stock, stock_of
 
 ALLOWED = {
@@ -93,7 +104,8 @@ def test_of_two_who_move_an_order_one_wins(app: Flask, order: OrderFactory) -> N
     waiting = order.awaiting()
     with write() as session:
         loaded = orders.lock(session, waiting.id)
-        session.execute(Order.__table__.update().values(state="paid"))  # somebody was faster
+        faster = update(Order).values(state="paid")
+        session.execute(faster, execution_options={"synchronize_session": False})
         assert not orders.transition(session, loaded, OrderState.CANCELLED, CUSTOMER)
     assert order.again(waiting).state is OrderState.PAID
     assert [event.to_state for event in order.again(waiting).events] == ["placed", "awaiting_payment"]
@@ -193,7 +205,7 @@ def test_row_66_a_slow_confirmation_is_paid_with_its_stock(app: Flask, order: Or
         stored = session.get_one(Order, waiting.id)
         stored.reserved_until -= timedelta(minutes=45)
     assert not orders.expire(waiting.id)
-    assert order.pay(waiting) is payments.CallbackOutcome.ACCEPTED
+    assert order.pay(waiting) is CallbackOutcome.ACCEPTED
     paid = order.again(waiting)
     assert (paid.state, paid.paid_late, paid.reservation) == (OrderState.PAID, False, 1)
     assert stock_of("brass-dallah") == before - 2
@@ -207,6 +219,7 @@ def test_cancelling_gives_stock_and_basket_back(app: Flask, order: OrderFactory)
     assert stock_of("brass-dallah") == before
     [basket] = rows(Basket)
     assert basket.open
+    assert waiting.basket_version is not None
     assert basket.version == waiting.basket_version + 1, "the form of the cancelled order would lead back to it"
     assert baskets.units(basket.token) == 2
 

@@ -24,7 +24,6 @@ from sqlalchemy.exc import IntegrityError, OperationalError
 
 from models import (
     Attention,
-    Base,
     Basket,
     BasketItem,
     Heartbeat,
@@ -33,12 +32,14 @@ from models import (
     Payment,
     Product,
     StockMovement,
+    digest,
     now,
 )
 from shop import baskets, catalogue, orders, payments, spreadsheets, stock, worker
-from shop.db import db, engine, write
+from shop.db import Base, db, engine, write
 from shop.limits import UNLIMITED
 from shop.ops import audit, doctor
+from shop.outbox import enqueue
 from shop.states import AttentionKind, OrderState, OutboxKind
 from tests.children import Start, free_port, free_ports, wait_for
 from tests.conftest import (
@@ -109,7 +110,7 @@ def test_the_secret_is_in_no_row(client: CheckingClient, order: OrderFactory) ->
         names = [table.name for table in Base.metadata.sorted_tables]
         stored = [row for name in names for row in connection.scalars(text(f'SELECT "{name}"::text FROM "{name}"'))]
     assert not [row for row in stored if message["secret"] in row]
-    assert [row for row in stored if payments.digest(message["secret"]) in row]
+    assert [row for row in stored if digest(message["secret"]) in row]
 
 
 # --- Locks -----------------------------------------------------------------------------------------------------------
@@ -386,7 +387,6 @@ def test_row_16_a_connection_cut_in_the_middle_of_a_payment_leaves_nothing_and_t
 ) -> None:
     waiting = order.awaiting()
     message = order.callback(waiting)
-    enqueue = payments.enqueue
 
     def cut_then_enqueue(*arguments: Any, **more: Any) -> None:
         cut(postgres, database_url)
@@ -526,8 +526,8 @@ def test_two_web_processes_and_two_workers_share_one_database(
     ports = free_ports(2)
     doors = [f"http://127.0.0.1:{port}" for port in ports]
     flask = ("-m", "flask", "--app", "app")
-    processes = [start(*flask, "serve", "--no-worker", "--port", str(port), **settings) for port in ports]
-    processes += [start(*flask, "worker", **settings) for _ in range(2)]
+    processes = [start(*flask, "serve", "--no-worker", "--port", str(port), env=settings) for port in ports]
+    processes += [start(*flask, "worker", env=settings) for _ in range(2)]
     try:
         with new_app(**changes).app_context(), ThreadPoolExecutor(16) as crowd:
             set_stock("finjan-set", 8)

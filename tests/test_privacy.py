@@ -11,7 +11,6 @@ from sqlalchemy import String, inspect, select, update
 
 from models import (
     Attention,
-    Base,
     Basket,
     BasketItem,
     Delivery,
@@ -26,7 +25,7 @@ from models import (
 )
 from shop import baskets, catalogue, orders, privacy, worker
 from shop.attention import flag
-from shop.db import db, engine, write
+from shop.db import Base, db, engine, write
 from shop.limits import UNLIMITED
 from shop.ops import audit
 from shop.states import CUSTOMER, AttentionKind, CallbackOutcome, DeliveryState, OrderState, OutboxKind

@@ -82,7 +82,7 @@ def test_rows_93_and_100_a_restore_drill(  # noqa: PLR0915  (a story)
     for one in (waiting, placed, new):
         assert order.pay(one) is CallbackOutcome.ACCEPTED
     known = {one.id: (one.number, one.token, one.key) for one in (waiting, unpaid, placed, run_out, new)}
-    paid_list = [order.again(one).invoice.gateway_id for one in (waiting, placed, new)]  # type: ignore[union-attr]
+    paid_list = [order.again(one).invoice.gateway_id for one in (waiting, placed, new)]
 
     restored = put_back()
     with restored.app_context():
@@ -280,7 +280,7 @@ def damage(file: Path) -> None:
 BAD = [
     (lambda file: file.write_bytes(b""), "is no backup of a shop"),
     (lambda file: file.write_bytes(b"x" * 5000), "is no backup of a shop"),
-    (lambda file: (file.unlink(), other_program(file)), "is no backup of a shop"),
+    (lambda file: file.unlink() or other_program(file), "is no backup of a shop"),
     (later_version, "was made by a later version"),
     (cut, "damaged"),
     (damage, "damaged"),
@@ -334,8 +334,8 @@ def test_row_100_broken_off_anywhere_no_unmarked_backup_is_in_place(
     paid = order.awaiting()
     order.pay(paid)
     forget_connections(app)
-    place = (Path, "rename") if step == "rename" else (restore, step)
-    whole = getattr(*place)
+    where = Path if step == "rename" else restore
+    whole = getattr(where, step)
 
     def killed(*args: Any) -> Any:
         result = whole(*args)
@@ -344,7 +344,7 @@ def test_row_100_broken_off_anywhere_no_unmarked_backup_is_in_place(
         return result
 
     with monkeypatch.context() as broken:
-        broken.setattr(*place, killed)
+        broken.setattr(where, step, killed)
         command(app, "restore", str(tmp_path / "backup.db"))
     forget_connections(app)
     kept = [tmp_path / "shop.db", *tmp_path.glob("shop-before-restore-*.db")]

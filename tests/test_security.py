@@ -173,6 +173,7 @@ def test_row_45_every_post_but_the_callback_is_protected(app: Flask, client: Che
     """Walks all routes: a POST without a token is refused, and with another site's Origin as well."""
     checked = 0
     for rule in app.url_map.iter_rules():
+        assert rule.methods
         assert not rule.methods & {"PUT", "DELETE", "PATCH"}, rule
         if "POST" not in rule.methods or rule.rule in GATEWAYS:
             continue
@@ -237,7 +238,7 @@ def test_row_44_without_cookies_the_basket_says_so(app: Flask, language: str, wo
 def test_row_95_after_adding_it_says_so_instead_of_an_empty_basket(app: Flask, language: str, words: str) -> None:
     headers = {"Accept-Language": language}
     data = {"product": "stoneware-cup", "quantity": "1"}
-    off, on = app.test_client(use_cookies=False), app.test_client()
+    off, on = app.test_client(use_cookies=False), CheckingClient(app, app.response_class)
     there = off.post("/basket/items", data=data, headers=headers).headers["Location"]
     assert heading(off.get(there, headers=headers).text) == words
     first = on.post("/basket/items", data=data)

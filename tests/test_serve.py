@@ -250,8 +250,8 @@ def test_row_102_other_users_of_the_machine_cannot_read_what_is_stored(start: St
     here = f"http://127.0.0.1:{ports[0]}"
     settings = settings_for(tmp_path, "http://127.0.0.1:9/projects/none", PUBLIC_URL=here)
     usual = ("/bin/sh", "-c", 'umask 022; exec "$0" "$@"', sys.executable, "-m")
-    assert start(*usual, "flask", "--app", "app", "sample-shop", log=log, **settings).wait(60) == 0
-    shop = start(*usual, *f"flask --app app serve --port {ports[0]}".split(), log=log, **settings)
+    assert start(*usual, "flask", "--app", "app", "sample-shop", log=log, env=settings).wait(60) == 0
+    shop = start(*usual, *f"flask --app app serve --port {ports[0]}".split(), log=log, env=settings)
     database = ("--database", str(tmp_path / "sandbox.db"), "--mails", str(tmp_path / "mails"))
     sandbox = start(*usual, *f"sandbox serve --port {ports[1]}".split(), *database, log=log)
     wait_for(f"{here}/readyz")
@@ -268,7 +268,7 @@ def test_row_102_nor_an_email(start: Start, order: OrderFactory, tmp_path: Path)
     order.awaiting()  # which queues "pay here"
     settings = settings_for(tmp_path, "http://127.0.0.1:9/projects/none")
     worker = ("-m", "flask", "--app", "app", "worker")
-    start("/bin/sh", "-c", 'umask 022; exec "$0" "$@"', sys.executable, *worker, **settings)
+    start("/bin/sh", "-c", 'umask 022; exec "$0" "$@"', sys.executable, *worker, env=settings)
     until = time.monotonic() + 30
     while not (mails := list((tmp_path / "mail").glob("*.eml"))) and time.monotonic() < until:
         time.sleep(0.1)

@@ -71,10 +71,10 @@ def test_days_are_the_shops_own_and_both_ends_belong(new_app: Any, gateway: Any)
     app = new_app(SHOP_TIMEZONE="Asia/Riyadh")  # three hours ahead
     with app.app_context():
         factory = OrderFactory(gateway)
-        times = ((1, 20, 59, 59), (1, 21, 0, 0), (3, 20, 59, 59), (3, 21, 0, 0))
+        times = ("01T20:59:59", "01T21:00:00", "03T20:59:59", "03T21:00:00")
         made = [factory.placed() for _ in times]
-        for one, (day, *clock) in zip(made, times, strict=True):
-            set_order(one, placed_at=datetime(2026, 5, day, *clock, tzinfo=UTC))
+        for one, when in zip(made, times, strict=True):
+            set_order(one, placed_at=datetime.fromisoformat(f"2026-05-{when}Z"))
         numbers = [one.number for one in made]
         assert [row["order"] for row in export(app, "--from", "2026-05-02", "--to", "2026-05-03")] == numbers[1:3]
         assert [row["order"] for row in export(app, "--from", "2026-05-04")] == numbers[3:]
@@ -138,7 +138,7 @@ def test_row_54_no_text_begins_like_a_formula_or_is_lost(cell: str) -> None:
 
 def test_row_54_whatever_a_customer_writes_is_harmless(app: Flask, order: OrderFactory) -> None:
     texts = {"name": "=1+1", "phone": "+962 7 1234", "address": " @x", "city": "-1", "note": 'a,"b"\r\n=1+1;=2'}
-    made = order.placed(**texts)
+    made = order.placed("stoneware-cup", 1, **texts)
     set_order(made, email="=@example.com")
     with write() as session:
         for line in order.again(made).lines:

@@ -17,11 +17,11 @@ import pytest
 import requests
 from alembic.script import ScriptDirectory
 
-from sandbox.conformance.shops import Dukkan
+from sandbox.conformance.shops import Dukkan, Page
 from stage import demo, network
 from stage.demo import Demo
 from stage.folder import StageError
-from tests.children import Child, Start, end, free_port, start_demo
+from tests.children import ROOT, Child, Start, end, free_port, start_demo
 from tests.conftest import decode
 
 
@@ -65,7 +65,7 @@ def test_a_database_of_an_unknown_revision_is_kept_aside(tmp_path: Path, said: l
     new_demo(folder, said)._folder.open(fresh=False)
     (folder / "mail").mkdir()
     (folder / "mail" / "receipt.eml").touch()
-    for revision, kept in ((ScriptDirectory(str(demo.ROOT / "migrations")).get_current_head(), True), ("0002", False)):
+    for revision, kept in ((ScriptDirectory(str(ROOT / "migrations")).get_current_head(), True), ("0002", False)):
         with closing(sqlite3.connect(folder / "shop.db")) as database, database:
             database.execute("CREATE TABLE IF NOT EXISTS alembic_version (version_num TEXT)")
             database.execute("DELETE FROM alembic_version")
@@ -164,7 +164,7 @@ def test_a_folder_that_cannot_be_used_is_said_in_one_line(tmp_path: Path, folder
     (tmp_path / "loop").symlink_to("loop")
     ran = subprocess.run(
         [sys.executable, "-m", "stage", "--local", "--folder", tmp_path / folder],
-        cwd=demo.ROOT,
+        cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
@@ -178,7 +178,7 @@ def test_a_folder_that_cannot_be_used_is_said_in_one_line(tmp_path: Path, folder
 def test_demos_set_aside_in_the_same_second_are_all_kept(
     tmp_path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(demo.time, "strftime", lambda _format: "same-second")
+    monkeypatch.setattr("stage.demo.time.strftime", lambda _format: "same-second")
     folder = tmp_path / "demo"
     for content in ("first", "second", "third"):
         new_demo(folder, said)._folder.open(fresh=True)
@@ -224,7 +224,7 @@ def test_row_90_after_a_change_of_address_unpaid_orders_lead_to_the_new_one(tmp_
     assert all(link.startswith(f"{new_address}/orders/") for link in links[0])
     moved = Dukkan(new_address)
     moved._browser.cookies = shop._browser.cookies
-    page = moved._browser.get(unpaid.url.replace(address, new_address), timeout=10)
+    page = moved.look(Page(unpaid.url.replace(address, new_address)))
     pay(page.text)
     until_paid(moved, page)
 
@@ -252,7 +252,7 @@ def pay(page: str) -> None:
     assert requests.post(f"{link[1]}/payment", timeout=10).ok
 
 
-def until_paid(shop: Dukkan, page: requests.Response) -> None:
+def until_paid(shop: Dukkan, page: Page) -> None:
     """Wait until an order is paid."""
     until = time.monotonic() + 20
     while not shop.is_paid(page):

@@ -17,8 +17,8 @@ from flask import Flask
 
 import amwal
 from models import GatewayCall
-from shop import payments
 from shop.gateway import Gateway
+from shop.money import to_decimal
 from shop.states import AttentionKind, OrderState
 from tests.conftest import API_KEY, CheckingClient, OrderFactory, attention, find_program, rows
 from tests.test_amwal import DATA
@@ -150,5 +150,5 @@ def test_row_27_what_the_environment_says_changes_nothing(certificates: Path, mo
         client._url = address
         words = {"header": "", "description": "", "success_url": "", "cancel_url": ""}
         with pytest.raises(amwal.BadReply, match="no safe connection"):
-            client.put_invoice(amount=payments.to_decimal(100, "USD"), **words)
+            client.put_invoice(amount=to_decimal(100, "USD"), **words)
     assert heard == []

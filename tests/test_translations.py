@@ -19,7 +19,7 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> Catalog:
     """All texts in code and templates, as they are now."""
     target = tmp_path_factory.mktemp("texts") / "messages.pot"
     command = ["pybabel", "-q", "extract", "-F", str(FOLDER / "babel.cfg"), "-o", str(target), str(ROOT)]
-    CommandLineInterface().run(command)
+    CommandLineInterface().run(command)  # type: ignore[no-untyped-call]
     with target.open("rb") as file:
         return read_po(file)
 

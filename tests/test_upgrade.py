@@ -179,7 +179,7 @@ def test_row_115_no_request_fails_and_no_callback_is_refused_during_an_upgrade(
     def serve(port: int, root: Path = ROOT) -> Child:
         flask = ("-m", "flask", "--app", str(root / "app.py"))
         log = tmp_path / f"{port}-{root.name}.log"
-        child = start(*flask, "serve", "--no-worker", "--port", str(port), log=log, **environment)
+        child = start(*flask, "serve", "--no-worker", "--port", str(port), log=log, env=environment)
         wait_for(f"http://127.0.0.1:{port}/readyz")
         return child
 
@@ -192,7 +192,7 @@ def test_row_115_no_request_fails_and_no_callback_is_refused_during_an_upgrade(
         with load(url, callbacks) as failures:
             time.sleep(2)
             migrate = ("-m", "flask", "--app", str(later / "app.py"), "db", "upgrade")
-            assert start(*migrate, log=tmp_path / "migrate.log", **environment).wait(60) == 0
+            assert start(*migrate, log=tmp_path / "migrate.log", env=environment).wait(60) == 0
             time.sleep(2)
             for port, child in zip(ports, old, strict=True):
                 child.terminate()
@@ -224,7 +224,7 @@ def test_row_115_this_version_works_on_a_schema_with_one_more_migration(  # noqa
         "PUBLIC_URL": "http://127.0.0.1",
     }
     command = ("-m", "flask", "--app", str(later / "app.py"), "db", "upgrade")
-    assert start(*command, log=tmp_path / "migrate.log", **environment).wait(60) == 0
+    assert start(*command, log=tmp_path / "migrate.log", env=environment).wait(60) == 0
     assert client.get("/readyz").status_code == 200
     client.fill_basket()
     assert client.post("/checkout", data=client.checkout_form()).status_code == 303

@@ -370,7 +370,7 @@ def test_a_password_is_sent_encrypted_or_not_at_all(
     monkeypatch.setattr("shop.mail.ssl.create_default_context", lambda: trusting)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    options = {"tls_context": tls, "require_starttls": encrypted, "auth_require_tls": encrypted}
+    options: dict[str, Any] = {"tls_context": tls, "require_starttls": encrypted, "auth_require_tls": encrypted}
     server = Controller(mailbox, hostname="127.0.0.1", port=port, authenticator=authenticate, **options)
     server.start()
     try:

@@ -33,7 +33,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], 
         boot_id.write_text(f"{name}-id\n")
         with monkeypatch.context() as there:
             there.setattr(writer_lock, "BOOT_ID", boot_id)
-            there.setattr(writer_lock.socket, "gethostname", lambda: name)
+            there.setattr("shop.writer_lock.socket.gethostname", lambda: name)
             return WriterLock(tmp_path / "shop.db")
 
     return on
@@ -114,7 +114,7 @@ def test_row_101_a_folder_that_cannot_be_written_to_is_told(
         raise PermissionError(13, "Permission denied")
 
     one = machine("one")
-    monkeypatch.setattr(writer_lock.os, "open", refuse)
+    monkeypatch.setattr("shop.writer_lock.os.open", refuse)
     with pytest.raises(OtherMachine, match=r"can't be written: Permission denied"):
         one.hold()
 

@@ -11,8 +11,8 @@ from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Network, ip_address, ip_network
 from socket import SHUT_RDWR, SO_SNDBUF, SOL_SOCKET, socket
 from typing import Any
+from wsgiref.types import WSGIApplication
 
-from flask import Flask
 from waitress.buffers import OverflowableBuffer
 from waitress.channel import HTTPChannel
 from waitress.parser import HTTPRequestParser
@@ -166,7 +166,9 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
 
     channel_class = Channel
 
-    def __init__(self, app: Flask, listener: socket, limit: int, network_limit: int | None, **options: Any) -> None:
+    def __init__(
+        self, app: WSGIApplication, listener: socket, limit: int, network_limit: int | None, **options: Any
+    ) -> None:
         """Listen.
 
         Args:

@@ -133,8 +133,10 @@ class Visitor:
         return page.url
 
 
-FACES = ("waiting", "confirming", "preparing", "unreachable", "paid", "paid late", "expired", "needs_review")
-FACES += ("cancelled", "refunded", "plain token")
+FACES = (
+    *("waiting", "confirming", "preparing", "unreachable", "paid", "paid late", "expired", "needs_review"),
+    *("cancelled", "refunded", "plain token"),
+)
 """Views of the order page."""
 
 

@@ -67,7 +67,9 @@ def test_row_73_no_word_widens_a_page(
     visitor = visit(locale=language, viewport=NARROW)
     page = visitor.page
     order = OrderFactory(shop.extensions["store"])
-    contact = dict.fromkeys(("name", "address", "city", "region", "note"), LONG) | {"email": f"{LONG[:60]}@example.com"}
+    contact: dict[str, Any] = dict.fromkeys(("name", "address", "city", "region", "note"), LONG) | {
+        "email": f"{LONG[:60]}@example.com"
+    }
     made = [order.awaiting("long", **contact), order.expired("long"), order.awaiting("long", **contact)]
     order.pay(made[-1])
     own = [f"/orders/{one.token}?key={one.key}" for one in made]

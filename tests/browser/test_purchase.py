@@ -56,7 +56,7 @@ def test_a_purchase(visit: Callable[..., Visitor], demo: Demo, tmp_path: Path, j
         demo.wait_for_mail(f"mail-receipt-{order_id}.eml").read_bytes(), policy=email.policy.default
     )
     assert receipt["To"] == "sara@example.com"
-    assert "$23.00" in receipt.get_body().get_content()  # type: ignore[union-attr]
+    assert "$23.00" in receipt.get_body().get_content()
 
 
 def test_an_order_page_left_open_turns_to_paid_by_itself(visit: Callable[..., Visitor], demo: Demo) -> None:

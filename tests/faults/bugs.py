@@ -36,6 +36,7 @@ from models import (
 )
 from shop import orders, outbox, payments, refusals, stock, worker
 from shop.db import db, sqlite_library, write
+from shop.outbox import enqueue
 from shop.states import GATEWAY, WORKER, By, CallbackOutcome, EventKind, OrderState, OutboxKind
 from shop.views import order as order_page
 from shop.views.guards import csrf
@@ -215,11 +216,12 @@ def without_locks() -> Iterator[None]:
     prepare = "PRAGMA foreign_keys = ON" if on_sqlite else "SET default_transaction_isolation = 'read committed'"
     event.listen(unlocked, "connect", lambda connection, _: connection.execute(prepare))
     event.listen(unlocked, "before_cursor_execute", _take_no_lock, retval=True)
-    db.engines["write"] = unlocked
+    engines: Any = db.engines
+    engines["write"] = unlocked
     try:
         yield
     finally:
-        db.engines["write"] = real
+        engines["write"] = real
         unlocked.dispose()
 
 
@@ -384,7 +386,7 @@ def stock_read_then_written(_: Shop) -> Iterator[None]:
     place, seen = orders.place, threading.local()
 
     def place_by_what_was_seen(*args: Any, **kwargs: Any) -> Order:
-        seen.stock = dict(tuple(row) for row in db.session.execute(select(Product.id, Product.stock)))
+        seen.stock = {row.id: row.stock for row in db.session.execute(select(Product.id, Product.stock))}
         return place(*args, **kwargs)
 
     def change(session: Session, order: Order, line: Any, units: int, reason: Any) -> bool:
@@ -423,12 +425,13 @@ def deferred_and_swallowed(shop: Shop) -> Iterator[None]:
         with suppress(OperationalError), write() as session:
             yield session
 
-    db.engines["write"] = deferred
+    engines: Any = db.engines
+    engines["write"] = deferred
     try:
         with patch.object(payments, "write", silent_write):
             yield
     finally:
-        db.engines["write"] = real
+        engines["write"] = real
         deferred.dispose()
 
 
@@ -453,7 +456,7 @@ def whole_object_saved(_: Shop) -> Iterator[None]:
         whole |= {"state": OrderState.CANCELLED, "events_count": seen.events_count + 1}
         moved = OrderEvent(order_id=order_id, seq=whole["events_count"], kind=EventKind.STATE_CHANGED, actor=by.actor)
         moved.from_state, moved.to_state = seen.state, OrderState.CANCELLED
-        with orders.write() as session:
+        with orders.write() as session:  # type: ignore[attr-defined]  # which the check holds up
             session.execute(update(Order).where(Order.id == order_id).values(whole))
             session.add(moved)
             stock.give_back(session, orders.lock(session, order_id))
@@ -516,7 +519,7 @@ def effects_repeated(_: Shop) -> Iterator[None]:
         act(session, attempt)
         if attempt.outcome is CallbackOutcome.DUPLICATE and attempt.order:
             session.add(Delivery(order_id=attempt.order.id))
-            payments.enqueue(session, OutboxKind.MAIL_RECEIPT, order_id=attempt.order.id)
+            enqueue(session, OutboxKind.MAIL_RECEIPT, order_id=attempt.order.id)
 
     with patch.object(payments, "_act", diligent):
         yield
@@ -530,7 +533,7 @@ def expiry_overwrites(_: Shop) -> Iterator[None]:
         seen = db.session.get_one(Order, order_id, populate_existing=True)
         if not seen.state.holds_stock_unpaid or seen.reserved_until > now():
             return False
-        with orders.write() as session:
+        with orders.write() as session:  # type: ignore[attr-defined]  # which the check holds up
             blind_transition(session, seen, OrderState.EXPIRED, WORKER)
             stock.give_back(session, orders.lock(session, order_id))
         return True
@@ -579,7 +582,7 @@ def nothing_is_locked_while_the_gateway_thinks(shop: Shop) -> None:
         met.append(pool.checkedout())  # type: ignore[attr-defined]
         met.extend(*shop.together(lambda: shop.deliver(message)))
 
-    with before(amwal.Client, "create_invoice", think), patch.object(pool, "_timeout", BRIEFLY):  # type: ignore[arg-type]
+    with before(amwal.Client, "create_invoice", think), patch.object(pool, "_timeout", BRIEFLY):
         payments.request_invoice(placed.id)
     assert met == [0, 200], f"transactions open during the request, and the callback's answer: {met}"
     assert shop.order.again(placed).state is OrderState.AWAITING_PAYMENT

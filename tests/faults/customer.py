@@ -152,7 +152,7 @@ def _said(answer: requests.Response) -> str:
 
 def hidden(page: str) -> dict[str, str]:
     """The hidden fields of a page's forms."""
-    fields = {}
+    fields: dict[str, str] = {}
     for tag in re.findall(r'<input[^>]*type="hidden"[^>]*>', page):
         name, value = re.search(r'name="([^"]*)"', tag), re.search(r'value="([^"]*)"', tag)
         if name and value:

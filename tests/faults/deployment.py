@@ -40,7 +40,7 @@ class Process:
         self.warm = threading.Event()
         """Set at the first life: only before it, the program buys something and cancels."""
         self.said: list[str] = []
-        self.process = start(*command, errors=folder / f"{name}.log", **environment)
+        self.process = start(*command, errors=folder / f"{name}.log", env=environment)
         threading.Thread(target=self._read, daemon=True).start()
 
     def _read(self) -> None:

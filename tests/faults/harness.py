@@ -20,9 +20,9 @@ from werkzeug.test import TestResponse
 
 import amwal
 from app import create_app
-from models import Base, Staff
+from models import Staff
 from shop import payments, worker
-from shop.db import UTCDateTime, db, sqlite_library, write
+from shop.db import Base, UTCDateTime, db, sqlite_library, write
 from shop.limits import MissLimiter
 from shop.ops import audit
 from tests.conftest import set_stock, settings_for
@@ -205,6 +205,10 @@ class Harness:
         shutil.copy(self.template, self.file)
         self.raw = sqlite_library().connect(self.file, isolation_level=None, check_same_thread=False)
         self.app.extensions["miss_limiter"] = MissLimiter(limit=1000)
+
+    def browser(self) -> Browser:
+        """A customer's browser."""
+        return Browser(self.app, self.app.response_class)
 
     def forget_connections(self) -> None:
         """Close what is open of the database."""

@@ -29,7 +29,7 @@ def new_shop() -> Iterator[Shop]:
         app = create_app(settings)
         app.test_client_class, app.testing = CheckingClient, True
         with app.app_context():
-            yield Shop(app, app.test_client(), OrderFactory(store), store)  # type: ignore[arg-type]
+            yield Shop(app, CheckingClient(app, app.response_class), OrderFactory(store), store)
             db.session.remove()
             for engine in db.engines.values():
                 engine.dispose()

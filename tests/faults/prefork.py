@@ -92,7 +92,7 @@ def main() -> None:
             os._exit(0)
         print(child, flush=True)
         if stopping:  # asked to stop between fork and here
-            os.kill(child, signal.SIGTERM)
+            os.kill(child, signal.SIGTERM)  # type: ignore[unreachable]
         os.waitpid(child, 0)
 
 

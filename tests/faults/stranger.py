@@ -158,7 +158,7 @@ def report(  # noqa: PLR0917  (figures)
     """Print the figures."""
     count = select(func.count())
     with deployment.app.app_context():
-        found = {
+        found: dict[str, object] = {
             "orders stored": db.session.scalar(count.select_from(Order).where(Order.email.like("victim%"))),
             "invoices at the gateway": db.session.scalar(
                 count.select_from(Invoice).join(Order).where(Order.email.like("victim%"))

@@ -52,7 +52,7 @@ def shop_in(folder: Path, project_url: str) -> Iterator[tuple[Flask, str, dict[s
 def running(command: list[str], environment: dict[str, str], url: str, log: Path) -> Iterator[Child]:
     """A web process that answers, ended with the block."""
     with children() as start:
-        process = start(*command, log=log, **environment)
+        process = start(*command, log=log, env=environment)
         wait_for(f"{url}/healthz")
         yield process
 

@@ -83,7 +83,9 @@ places = st.one_of(
     st.tuples(st.sampled_from(["commit", "committed"]), st.integers(1, 3)),
     st.just(("gateway", 1)),
 )
-crashes = st.none() | st.none() | st.builds(lambda place, killed: Crash(*place, killed), places, st.booleans())
+crashes = (
+    st.none() | st.none() | st.builds(lambda place, killed: Crash(place[0], place[1], killed), places, st.booleans())
+)
 
 
 class Life(RuleBasedStateMachine):
@@ -103,7 +105,7 @@ class Life(RuleBasedStateMachine):
         self.stock = dict(STOCK)
         self.known: list[Known] = []
         self.verdicts: list[str] = []
-        self.browsers = [self.harness.app.test_client() for _ in range(3)]
+        self.browsers = [self.harness.browser() for _ in range(3)]
         self.forms: list[tuple[int, dict[str, str], tuple[str, int]]] = []
         self.tokens: dict[int, str] = {}
         self.checked = -1
@@ -310,7 +312,7 @@ class Life(RuleBasedStateMachine):
         def placed() -> None:
             where = "WHERE basket_id = ? AND basket_version = ?"
             [row] = self.harness.ask(f"SELECT id, token, key FROM orders {where}", basket_id, version)
-            self.known.append(Known(*row, items, self.clock + 1800, form))
+            self.known.append(Known(row[0], row[1], row[2], items, self.clock + 1800, form))
             self.take(self.known[-1])
 
         def its_order() -> Known:
@@ -408,8 +410,8 @@ class Life(RuleBasedStateMachine):
         invoice, named = order.invoice, session or ""
         assert invoice is not None
         message = {"invoiceId": invoice.id, "paymentSessionId": session, "secret": invoice.secret}
-        changes = {"forged": {"secret": "made-up"}, "other": {"invoiceId": "id-0"}, "nameless": {"invoiceId": None}}
-        message |= changes.get(kind, {})
+        changes = {"forged": ("secret", "made-up"), "other": ("invoiceId", "id-0"), "nameless": ("invoiceId", None)}
+        message |= dict([changes[kind]]) if kind in changes else {}
         known = named in order.payments or None in order.payments
 
         def paid() -> None:

@@ -20,7 +20,8 @@ DEADLINE = 6  # seconds
 
 def create_shop(port: int, project_url: str, api_key: str, faults: set[str]) -> Flask:  # noqa: PLR0915
     """Return the shop; `faults` are the rules that it breaks."""
-    app, orders, lock = Flask("little shop"), [], threading.Lock()
+    app, lock = Flask("little shop"), threading.Lock()
+    orders: list[dict[str, Any]] = []
     gateway = project_url.partition("/projects")[0]
     misses: list[str] = []
 
@@ -133,4 +134,5 @@ def create_shop(port: int, project_url: str, api_key: str, faults: set[str]) -> 
 
 
 if __name__ == "__main__":
-    create_shop(int(sys.argv[1]), *sys.argv[2:4], set(sys.argv[4:])).run(port=int(sys.argv[1]))
+    port, project, key, *broken = sys.argv[1:]
+    create_shop(int(port), project, key, set(broken)).run(port=int(port))

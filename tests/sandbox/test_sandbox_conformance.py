@@ -60,8 +60,8 @@ def start_dukkan(start: Start, tmp_path: Path, port: int) -> None:
     """Start this shop with the settings that the run printed."""
     environment = settings(tmp_path) | {"MAIL_URL": str(tmp_path / "mail")}
     flask = ("-m", "flask", "--app", "app")
-    assert start(*flask, "sample-shop", log=tmp_path / "setup.log", **environment).wait(60) == 0
-    start(*flask, "serve", "--port", str(port), log=tmp_path / "shop.log", **environment)
+    assert start(*flask, "sample-shop", log=tmp_path / "setup.log", env=environment).wait(60) == 0
+    start(*flask, "serve", "--port", str(port), log=tmp_path / "shop.log", env=environment)
 
 
 def test_this_shop_passes(start: Start, tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def said(process: Child, name: str) -> str:
 
 
 def test_from_invoice_to_callback_and_a_clean_stop(serve: Serve, shop: Any, eventually: Callable[..., None]) -> None:
-    process = serve("--port", "0", "--callback-url", shop.callback_url, SANDBOX_API_KEY="key-from-environment")
+    process = serve("--port", "0", "--callback-url", shop.callback_url, env={"SANDBOX_API_KEY": "key-from-environment"})
     project_url = said(process, "Project URL")
     assert said(process, "API key") == "key-from-environment"
     assert said(process, "Callback URL") == shop.callback_url
