@@ -5,6 +5,7 @@ repair would leave it.
 """
 
 import json
+import re
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -35,6 +36,7 @@ from shop.limits import UNLIMITED
 from shop.ops import audit, restore
 from shop.ops.audit import Finding
 from shop.states import CUSTOMER, WORKER, Actor, By, CallbackOutcome, DeliveryState, OrderState
+from tests.children import ROOT
 from tests.conftest import OrderFactory, rows, set_stock
 
 ITEM, OTHER = "stoneware-cup", "brass-dallah"
@@ -567,6 +569,12 @@ def test_some_are_named_and_all_are_counted_in_whatever_chunks(
         with monkeypatch.context() as patched:
             patched.setattr(audit, "CHECKS", chunked)
             assert report(app) == expected
+
+
+def test_the_page_counts_the_queries() -> None:
+    page = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"(\d+) queries", page)) == {str(len([one for one in audit.CHECKS if one.invariant]))}
+    assert len([one for one in audit.CHECKS if not one.invariant]) == 4, "the page says so in a word"
 
 
 def test_a_broken_table_hides_nothing_else(app: Flask, order: OrderFactory) -> None:

@@ -179,27 +179,40 @@ def test_a_basket_changed_in_another_tab_must_be_looked_at_again(client: Checkin
     assert not rows(Order)
 
 
+MAIL = "Enter an e-mail address, like name@example.com."
+
+
 @pytest.mark.parametrize(
-    ("name", "value"),
+    ("name", "value", "said"),
     [
-        ("name", ""),
-        ("name", "x" * 121),
-        ("email", "sara"),
-        ("email", "sara@example"),
-        ("email", "sara@exam ple.com"),
-        ("email", "sara@example.com\nBcc: everybody@example.com"),
-        ("email", "سارة@example.com"),
-        ("phone", "call me"),
-        ("address", " \t "),
-        ("city", ""),
-        ("country", "ZZ"),
-        ("country", ""),
-        ("note", "x" * 501),
+        ("name", "", "Enter your full name."),
+        ("name", "x" * 121, "Enter 120 characters at most."),
+        ("email", "", MAIL),
+        ("email", "sara", MAIL),
+        ("email", "sara@example", MAIL),
+        ("email", "sara@exam ple.com", MAIL),
+        ("email", "sara@example.com\nBcc: everybody@example.com", MAIL),
+        ("email", "سارة@example.com", MAIL),
+        ("email", f"{'x' * 64}@{'y' * 60}.{'z' * 60}.{'y' * 60}.{'z' * 60}", "Enter 254 characters at most."),
+        ("phone", "call me", "Enter a phone number, like +966 50 123 4567."),
+        ("phone", "1" * 41, "Enter 40 characters at most."),
+        ("address", " \t ", "Enter your address."),
+        ("address", "x" * 301, "Enter 300 characters at most."),
+        ("city", "", "Enter your city."),
+        ("city", "x" * 121, "Enter 120 characters at most."),
+        ("region", "x" * 121, "Enter 120 characters at most."),
+        ("postcode", "x" * 21, "Enter 20 characters at most."),
+        ("country", "ZZ", "Not a valid choice."),
+        ("country", "", "Choose a country."),
+        ("note", "x" * 501, "Enter 500 characters at most."),
     ],
 )
-def test_an_error_stands_at_its_field_and_the_input_is_kept(client: CheckingClient, name: str, value: str) -> None:
+def test_an_error_stands_at_its_field_and_the_input_is_kept(
+    client: CheckingClient, name: str, value: str, said: str
+) -> None:
     client.fill_basket()
-    response = client.post("/checkout", data=client.checkout_form(**{name: value, "region": "Kept Region"}))
+    other = "region" if name != "region" else "city"
+    response = client.post("/checkout", data=client.checkout_form(**{name: value, other: "Kept Input"}))
     assert response.status_code == 422
     assert not rows(Order)
     page = Page(response.text)
@@ -208,7 +221,10 @@ def test_an_error_stands_at_its_field_and_the_input_is_kept(client: CheckingClie
     described = next(one["aria-describedby"] for one in fields if "aria-describedby" in one)
     ids = {attributes["id"] for _, attributes in page.tags if "id" in attributes}
     assert set(described.split()) <= ids
-    assert "Kept Region" in response.text
+    assert re.findall(r'<p class="field-error" id="(\w+)-error">(?:<svg.*?</svg>)?(.*?)</p>', response.text) == [
+        (name, said)
+    ]
+    assert "Kept Input" in response.text
 
 
 def test_an_unknown_delivery_is_refused_at_its_fieldset(client: CheckingClient) -> None:

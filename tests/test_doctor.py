@@ -213,6 +213,16 @@ def test_an_empty_address_is_a_warning(app: Flask, name: str) -> None:
     assert [(one.level, name in one.text) for one in found] == [("ok", False), ("warn", True)]
 
 
+@pytest.mark.parametrize(
+    ("url", "proxies", "warns"),
+    [("https://shop.example", 0, True), ("https://shop.example", 1, False), ("http://127.0.0.1:8000", 0, False)],
+)
+def test_https_without_a_trusted_proxy_is_a_warning(app: Flask, url: str, proxies: int, *, warns: bool) -> None:
+    changes = {"MERCHANT_EMAIL": "m@example.com", "SHOP_CONTACT": "s", "PUBLIC_URL": url, "TRUSTED_PROXIES": proxies}
+    found = findings(app, doctor.check_settings, **changes)
+    assert [one.text[:20] for one in found if one.level != "ok"] == ["TRUSTED_PROXIES is 0"] * warns
+
+
 def test_row_75_python_dotenv_is_a_warning(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
     """With it, Flask reads the files of other programs before the shop's own code runs."""
     filled = {"MERCHANT_EMAIL": "m@example.com", "SHOP_CONTACT": "s@example.com"}

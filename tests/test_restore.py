@@ -209,7 +209,10 @@ def test_row_100_a_second_restore_is_compared_again(app: Flask, order: OrderFact
         numbers.append(rows(Shop)[0].next_order_id)
         command(app, "compare", str(file), "--all")
         assert not order.again(first).is_in_doubt
+        file.write_text(f"{'b' * 24}, {'c' * 24}")
     assert numbers[1] == numbers[0] + 1000
+    said = [item.resolution for item in rows(Attention, kind=AttentionKind.RESTORED)]
+    assert said == [f"compared: 0 paid, 0 unpaid here, {unknown} unknown here" for unknown in (1, 2)]
 
 
 @pytest.mark.parametrize(("content", "said"), [("", "no invoice id"), ("nothing to see here, 123", "no invoice id")])

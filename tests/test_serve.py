@@ -22,7 +22,10 @@ from tests.children import Start, free_port, free_ports, wait_for
 from tests.conftest import OrderFactory, Serve, filled_form, settings_for
 
 
-def test_web_and_worker_come_and_go_together(serve: Serve, migrated: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
+def test_web_and_worker_come_and_go_together(
+    serve: Serve, migrated: Path, tmp_path: Path, stop: signal.Signals
+) -> None:
     (tmp_path / "shop.db").write_bytes(migrated.read_bytes())
     port = free_port()
     shop = serve(port)
@@ -30,7 +33,7 @@ def test_web_and_worker_come_and_go_together(serve: Serve, migrated: Path, tmp_p
         wait_for(f"http://127.0.0.1:{port}/statusz")  # which wants a worker's heartbeat, too
         workers = children(shop.pid) if Path("/proc/self/task").exists() else []
     finally:
-        shop.send_signal(signal.SIGTERM)
+        shop.send_signal(stop)
         assert shop.wait(20) == 0
     assert not [worker for worker in workers if Path(f"/proc/{worker}").exists()]
 

@@ -227,9 +227,11 @@ def test_the_same_file_twice_changes_nothing_and_stock_is_booked_as_a_difference
     spreadsheets.import_products(text)
     assert (stock_of("brass-dallah"), len(rows(StockMovement))) == (before + 20, movements)
     order.placed("brass-dallah", 3)
+    spreadsheets.import_products(as_csv({"slug": "brass-dallah", "stock": "9999999"}))
+    assert rows(StockMovement)[-1].quantity == 9999999 - (before + 17)
     spreadsheets.import_products(as_csv({"slug": "brass-dallah", "stock": "0"}))
     assert stock_of("brass-dallah") == 0
-    assert rows(StockMovement)[-1].quantity == -(before + 17)
+    assert rows(StockMovement)[-1].quantity == -9999999
     assert not audit.violations()
 
 
@@ -264,6 +266,7 @@ def test_every_fault_is_told_with_its_line_and_nothing_is_written(app: Flask, tm
         {"slug": "Bad Slug", "name_ar": "x", "category": "nowhere"},
         NEW | {"price": "0"},
         {"slug": "", "price": "1e3"},
+        {"slug": "stoneware-cup", "stock": "10000000"},
     )
     assert faults(text).splitlines() == [
         "line 4: active: write yes or no",
@@ -282,6 +285,7 @@ def test_every_fault_is_told_with_its_line_and_nothing_is_written(app: Flask, tm
         "line 7: name_en: it is missing, and the product is new",
         "line 7: price: write an amount such as 12.50, with a point and no other sign",
         "line 7: slug: it is missing, and the product is new",
+        "line 8: stock: write a whole number from 0 to 9999999",
     ]
     file = tmp_path / "products.csv"
     file.write_text(text, encoding="utf-8")
