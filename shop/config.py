@@ -43,16 +43,6 @@ class SettingError(click.ClickException):
     exit_code = 2
 
 
-def text(value: str) -> str:
-    """Any text."""
-    return one_line(value)
-
-
-def code(value: str) -> str:
-    """Characters to be used as they are."""
-    return value
-
-
 def switch(value: str) -> bool:
     """`on` or `off`. A misspelt switch must not be taken for off."""
     known = {"on": True, "1": True, "true": True, "yes": True, "off": False, "0": False, "false": False, "no": False}
@@ -227,16 +217,16 @@ class Settings:
     """All settings, read and checked. In the environment and in `.env` their names are in capitals."""
 
     amwal_project_url: str = setting(web_address, "your project's address at the gateway; its settings page shows it")
-    amwal_api_key: str = setting(code, "your project's API key; the same page shows it. Keep it secret")
+    amwal_api_key: str = setting(str, "your project's API key; the same page shows it. Keep it secret")
     amwal_payment_origins: frozenset[str] = setting(
         origins, "where payment pages may be: https://amwal.exchange and the project's origin, unless given", ""
     )
     public_url: str = setting(origin, "the shop's own address as customers and the gateway see it; https")
-    secret_key: str = setting(code, "signs cookies and forms; made and kept in instance/ if absent", "")
+    secret_key: str = setting(str, "signs cookies and forms; made and kept in instance/ if absent", "")
     secret_key_fallbacks: tuple[str, ...] = setting(keys, "former secret keys still accepted, separated by commas", "")
     database_url: str = setting(database, "where orders are kept", _DEFAULT_DATABASE)
-    shop_name: str = setting(text, "the shop's name", "Qahwa & Co.")
-    shop_contact: str = setting(text, "how customers reach you: an e-mail address or a phone number", "")
+    shop_name: str = setting(one_line, "the shop's name", "Qahwa & Co.")
+    shop_contact: str = setting(one_line, "how customers reach you: an e-mail address or a phone number", "")
     shop_currency: str = setting(currency, "the one currency of the shop; your Amwal project must use the same", "USD")
     shop_timezone: str = setting(time_zone, "the time zone of times that people read", "UTC")
     shop_accent: str = setting(colour, "a colour for buttons, as #rrggbb", "")
@@ -370,7 +360,7 @@ def _read_env_line(place: str, line: str) -> tuple[str, str]:
 
 def _value(name: str, about: Mapping[str, Any], given: Mapping[str, str]) -> Any:
     given_text = given.get(name, "")
-    written = (given_text if about["parse"] is text else visible(given_text)) or about["default"]
+    written = (given_text if about["parse"] is one_line else visible(given_text)) or about["default"]
     if written is None:
         todo = f"Set it in .env or the environment: {about['meaning']}. Or try make demo, which needs no settings"
         raise SettingError(f"{name} is missing. {todo}.")
