@@ -276,10 +276,11 @@ def main(files: tuple[str, ...], sample: int, seed: int, jobs: int, again: bool)
             finally:
                 free.put(checkout)
 
-        for change, found in pool.map(judge, drawn):
+        for number, (change, found) in enumerate(pool.map(judge, drawn), 1):
             counts[change.file][found] += 1
             if found != "caught":
-                click.echo(f"{found}: {change.show((ROOT / change.file).read_text(encoding='utf-8'))}")
+                text = (ROOT / change.file).read_text(encoding="utf-8")
+                click.echo(f"{number}. {found}: {change.show(text)}")
     total = sum(counts.values(), Counter[str]())
     for name, count in [*sorted(counts.items()), ("all", total)]:
         click.echo(f"{name:32} tried {count.total():4}  caught {count['caught']:4}  survived {count['survived']:4}")

@@ -13,7 +13,7 @@ from click.testing import Result
 from flask import Flask, current_app
 
 from models import Order
-from shop.db import sqlite_library
+from shop.db import db, sqlite_library
 from shop.ops import audit, backup
 from shop.states import OrderState
 from tests.children import free_port
@@ -89,6 +89,16 @@ def test_row_61_a_backup_while_orders_are_paid_is_restored_and_in_order(
     assert copy.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     assert copy.execute("PRAGMA foreign_key_check").fetchall() == []
     copy.close()
+
+
+def test_a_backup_tells_how_far_it_is(app: Flask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backup, "STEP", 5)
+    told: list[tuple[int, int]] = []
+    backup.save(tmp_path / "backup", lambda *done_of_total: told.append(done_of_total))
+    done = [pages for pages, _ in told]
+    assert done == sorted(set(done))
+    assert told[-1][0] == told[-1][1] > 0
+    assert len(told) > 1 or db.engine.dialect.name == "postgresql"
 
 
 @pytest.mark.postgres

@@ -225,6 +225,8 @@ def test_an_error_stands_at_its_field_and_the_input_is_kept(
         (name, said)
     ]
     assert "Kept Input" in response.text
+    if most := re.search(r"Enter (\d+) characters at most", said):
+        assert [one["maxlength"] for one in fields] == [most[1]], "the browser counts, too"
 
 
 def test_an_unknown_delivery_is_refused_at_its_fieldset(client: CheckingClient) -> None:
