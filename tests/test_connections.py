@@ -354,6 +354,14 @@ def test_row_97_one_answer_waits_however_many_were_asked_for(
     assert answers(one)
 
 
+def test_row_97_few_requests_wait_on_a_connection_however_many_were_sent(serving: Serving, client: Any) -> None:
+    here = serving()
+    client(here).sendall(get("/wait") * 2000)
+    time.sleep(0.5)
+    [channel] = here.active_channels.values()
+    assert 1 <= len(channel.requests) <= 1024 / len(get("/wait")) + 1, "what one read brings"
+
+
 @pytest.mark.slow
 def test_row_97_a_reader_that_is_too_slow_is_closed(
     serving: Serving, client: Any, monkeypatch: pytest.MonkeyPatch

@@ -203,6 +203,13 @@ def test_row_41_cancelled_and_back_to_the_basket(buyer: CheckingClient, placed: 
     assert "Brass Dallah" in buyer.get("/basket").text
 
 
+def test_whoever_cancels_too_late_is_told(buyer: CheckingClient, placed: Any, order: OrderFactory) -> None:
+    order.pay(placed)
+    page = post(buyer, placed, "cancellation")
+    assert heading(page) == "Paid. Thank you"
+    assert "This order can no longer be cancelled." in page
+
+
 def test_cancelling_joins_the_basket_with_one_begun_meanwhile(buyer: CheckingClient, placed: Any) -> None:
     buyer.fill_basket("stoneware-cup")
     post(buyer, placed, "cancellation")

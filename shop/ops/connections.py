@@ -221,7 +221,10 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
         return pair
 
     def _has_room(self) -> bool:
-        """Whether another connection fits, for which the slowest may be closed."""
+        """Whether another connection fits, for which the slowest may be closed.
+
+        Asked in each round of the loop, so that a place is free for whoever comes.
+        """
         if time.monotonic() < self.resting_until:
             return False
         channels = self._channels()
