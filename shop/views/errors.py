@@ -45,9 +45,7 @@ def http_error(error: HTTPException) -> ResponseReturnValue:
     """Any other HTTP error, with its headers (such as Allow for a 405)."""
     code = error.code or 500
     title, message = _texts(code)
-    own_words = (
-        error.description if code in (400, 403, 404, 429) and error.description != type(error).description else None
-    )
+    own_words = error.description if code in (403, 404, 429) and error.description != type(error).description else None
     body, status = _page(code, title, own_words or message)
     headers = {name: value for name, value in error.get_headers() if name.lower() != "content-type"}
     return body, status, headers
