@@ -528,7 +528,6 @@ def test_row_106_what_counts_as_a_network(address: str, network: object) -> None
     assert connections.network_of(address) == network
 
 
-@pytest.mark.slow
 def test_row_97_when_no_connection_can_be_accepted_the_server_rests(
     serving: Serving, client: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
