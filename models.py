@@ -15,12 +15,15 @@ from sqlalchemy import (
     JSON,
     BigInteger,
     CheckConstraint,
+    ColumnElement,
     Enum,
     ForeignKey,
     Index,
     LargeBinary,
     String,
     UniqueConstraint,
+    false,
+    func,
     select,
     text,
 )
@@ -103,6 +106,10 @@ class Shop(Base):
     """Order ids are assigned from here, not by the database, so that a restore can leave a gap for lost ones."""
     catalogue_version: Mapped[int] = mapped_column(default=0, server_default="0")
     """Counts changes of what the catalogue shows."""
+
+
+UNCOMPARED = select(Shop.restored_at).where(Shop.compared_at.is_(None))
+"""When a backup was restored that nobody has compared with the gateway's account yet."""
 
 
 # --- The catalogue ---------------------------------------------------------------------------------------------------
@@ -365,7 +372,8 @@ class Order(Base):
 
     @validates("name", "email")
     def _fold(self, field: str, value: str) -> str:
-        setattr(self, f"{field}_key", fold(value))
+        key = getattr(type(self), f"{field}_key")
+        setattr(self, key.key, fold(value)[: key.type.length])  # folded, ﷺ is eighteen letters
         return value
 
     @property
@@ -390,8 +398,12 @@ class Order(Base):
         session = object_session(self)
         if session is None or self.returned_at is None or not self.may_still_be_paid:
             return False
-        restored = session.scalar(select(Shop.restored_at).where(Shop.compared_at.is_(None)))
-        return restored is not None and self.returned_at == restored
+        return self.returned_at == session.scalar(UNCOMPARED)
+
+    @classmethod
+    def in_doubt(cls) -> ColumnElement[bool]:
+        """`is_in_doubt`, of open orders, in SQL."""
+        return func.coalesce(cls.returned_at == UNCOMPARED.scalar_subquery(), false())
 
     @property
     def is_payable(self) -> bool:
@@ -416,7 +428,7 @@ class Order(Base):
     @property
     def is_cancellable(self) -> bool:
         """Whether the customer may still cancel."""
-        return self.state.holds_stock_unpaid
+        return self.state.holds_stock_unpaid and not self.is_in_doubt
 
     @property
     def buyer_returned(self) -> bool:

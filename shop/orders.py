@@ -118,7 +118,7 @@ def expire(order_id: int) -> bool:
     """Return the stock of an unpaid order whose reservation ran out. False if its state changed meanwhile."""
     with write() as session:
         order = lock(session, order_id)
-        if not order.state.holds_stock_unpaid or order.reserved_until > now():
+        if not order.state.holds_stock_unpaid or order.reserved_until > now() or order.is_in_doubt:
             return False
         if not transition(session, order, OrderState.EXPIRED, WORKER):
             return False

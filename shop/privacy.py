@@ -63,7 +63,9 @@ def forget(email: str) -> tuple[list[Order], list[Order]]:
 def is_over(order: Order) -> bool:
     """Whether the customer's address is no longer needed."""
     handed_over = order.delivery is not None and order.delivery.state.is_final
-    return order.state in (*_NEVER_PAID, OrderState.REFUNDED) or (order.state is OrderState.PAID and handed_over)
+    if order.state is OrderState.PAID:
+        return handed_over
+    return order.state in (*_NEVER_PAID, OrderState.REFUNDED) and not order.is_in_doubt
 
 
 def tidy() -> None:
@@ -71,6 +73,7 @@ def tidy() -> None:
     due = (
         Order.state.in_(_NEVER_PAID),
         Order.reserved_until <= now() - UNPAID_KEPT,
+        ~Order.in_doubt(),
         or_(*(getattr(Order, name) != "" for name in CONTACT)),
         ~select(Attention.id)
         .where(Attention.order_id == Order.id, Attention.closed_at.is_(None))
@@ -80,7 +83,7 @@ def tidy() -> None:
     for order_id in db.session.scalars(select(Order.id).where(*due).order_by(Order.id).limit(CHUNK)).all():
         with write() as session:
             order = orders.lock(session, order_id)
-            if order.state in _NEVER_PAID:  # unless it was paid or resumed meanwhile
+            if order.state in _NEVER_PAID and is_over(order):  # unless it was paid or resumed meanwhile
                 _clear(session, order, WORKER)
     while _delete_old_baskets() == CHUNK:
         pass

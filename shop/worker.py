@@ -91,7 +91,7 @@ def _serialize_workers(session: Session) -> None:
 def _run_out() -> list[int]:
     """List unpaid orders whose reservation ran out."""
     unpaid = [state for state in OrderState if state.holds_stock_unpaid]
-    due = select(Order.id).where(Order.state.in_(unpaid), Order.reserved_until <= now())
+    due = select(Order.id).where(Order.state.in_(unpaid), Order.reserved_until <= now(), ~Order.in_doubt())
     return list(db.session.scalars(due.order_by(Order.reserved_until).limit(100)))
 
 

@@ -25,6 +25,7 @@ from shop.states import (
     PaymentSource,
     StockReason,
 )
+from shop.text import fold
 from tests.conftest import CheckingClient, OrderFactory, rows, set_stock, stock_of
 
 ALLOWED = {
@@ -295,3 +296,12 @@ def test_a_state_that_does_not_exist_is_refused(app: Flask, client: CheckingClie
     order.placed()
     with pytest.raises(IntegrityError), write() as session:
         session.connection().exec_driver_sql("UPDATE orders SET state = 'payed'")
+
+
+@pytest.mark.parametrize("name", ["ﷺ" * 120, "½" * 120, "ǅ" * 120, "Sara " * 24])
+def test_the_longest_name_fits_folded(app: Flask, order: OrderFactory, name: str) -> None:
+    placed = order.placed()
+    with write() as session:
+        orders.lock(session, placed.id).name = name[:120]
+    assert order.again(placed).name == name[:120]
+    assert order.again(placed).name_key == fold(name[:120])[:240]
