@@ -248,15 +248,19 @@ def write() -> Iterator[Session]:
     _current.writing = True
     try:
         with Session(db.engines["write"], expire_on_commit=False) as session, session.begin():
-            _check_currency(session)
+            check_currency(session)
             yield session
     finally:
         _current.writing = False
     db.session.expire_all()  # later reads of this request see what it has written
 
 
-def _check_currency(session: Session) -> None:
-    """Compare `SHOP_CURRENCY` with the currency of the stored prices, once in a process. The first one is stored."""
+def check_currency(session: Session) -> None:
+    """Compare `SHOP_CURRENCY` with the currency of the stored prices, once in a process. The first one is stored.
+
+    Raises:
+        SettingError: they differ.
+    """
     if current_app.extensions.get("currency_checked"):
         return
     ours = {"currency": settings.shop_currency, "exponent": exponent(settings.shop_currency)}

@@ -221,3 +221,21 @@ def test_row_61_without_pg_dump_it_says_what_to_install(
     result = back_up(app, tmp_path / "backup.dump")
     assert result.exit_code == 1
     assert "postgresql-client" in result.output
+
+
+@pytest.mark.sqlite
+def test_row_61_an_empty_database_has_no_backup(app: Flask, tmp_path: Path, new_app: MakeApp) -> None:
+    (tmp_path / "empty.db").touch()
+    with new_app(DATABASE_URL=f"sqlite:///{tmp_path / 'empty.db'}").app_context():
+        result = back_up(app, tmp_path / "backup.db")
+    assert result.exit_code == 1
+    assert "the database is empty" in result.output
+    assert not (tmp_path / "backup.db").exists()
+
+
+def test_row_61_a_backup_goes_to_no_terminal(app: Flask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = set(tmp_path.iterdir())
+    result = back_up(app, Path("-"))
+    assert (result.exit_code, "name a file" in result.output) == (1, True)
+    assert {one.name for one in set(tmp_path.iterdir()) - before} <= {"shop.db-wal", "shop.db-shm"}

@@ -14,7 +14,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL
+from sqlalchemy import URL, inspect
 
 from shop.db import db, engine, sqlite_library
 
@@ -45,6 +45,8 @@ def new_file(target: Path) -> Iterator[Path]:
 
 
 def _refuse_existing(target: Path) -> None:
+    if str(target) == "-":
+        raise OSError(errno.EINVAL, "this can't be written to the terminal: name a file")
     if os.path.lexists(target):
         raise FileExistsError(errno.EEXIST, "it exists already, and nothing is overwritten", str(target))
 
@@ -65,6 +67,8 @@ def save(target: Path, progress: Callable[[int, int], None]) -> None:
         else:
             _dump_postgresql(part)
             progress(1, 1)
+        if not inspect(db.engine).has_table("alembic_version"):
+            raise Failed("the database is empty")
 
 
 def _copy_sqlite(part: Path, progress: Callable[[int, int], None]) -> None:

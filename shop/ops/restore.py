@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 from models import CallbackAttempt, Heartbeat, Order, OrderEvent, Shop, now
 from shop.attention import flag
 from shop.config import settings
-from shop.db import db, engine, sqlite_file, sqlite_library, write
+from shop.db import check_currency, db, engine, sqlite_file, sqlite_library, write
 from shop.ops import health
 from shop.ops.backup import Failed, run_client
 from shop.ops.probe import ask
@@ -27,12 +27,14 @@ from shop.states import AttentionKind, OrderState
 
 NUMBERS_LEFT_OUT = 1000
 OPEN = (OrderState.PLACED, OrderState.AWAITING_PAYMENT, OrderState.EXPIRED)
+LOGS = ("-wal", "-journal")
+"""What SQLite may keep beside a database: commits that aren't in the file yet, or what undoes half of one."""
 
 
 def refuse_while_running() -> None:
     """Raise `Failed` while a shop answers at PUBLIC_URL, or a worker of the present database is alive."""
     if ask("GET", f"{settings.public_url}/healthz").status == 200:
-        raise Failed(f"something answers at {settings.public_url}: stop the shop first, or its proxy")
+        raise Failed(f"something answers at {settings.public_url}: stop the shop first")
     file = sqlite_file()
     with suppress(SQLAlchemyError):
         if not file or file.exists():
@@ -49,30 +51,34 @@ def restore(backup: Path) -> Path | None:
 
     Raises:
         Failed, OSError: the present database is still in its place, or was moved to where the text says.
+        SettingError: its prices are in another currency.
     """
+    backup.open("rb").close()  # raises for a missing file, which SQLite would make
     target = sqlite_file()
     if target is None:
         _restore_postgresql(backup)
         return None
-    _check_sqlite(backup)
-    number, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
-    part = Path(name)
-    try:
-        with os.fdopen(number, "wb") as copy, backup.open("rb") as source:
-            shutil.copyfileobj(source, copy)
-        copied = create_engine(URL.create("sqlite", database=name), module=sqlite_library())
+    if not target.parent.is_dir():
+        raise Failed(f"there is no folder {target.parent} for the database. Make it, or correct DATABASE_URL")
+    if target.exists() and backup.samefile(target):
+        raise Failed(f"{backup} is the database itself")
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
+        part = Path(folder, target.name)
+        _copy(backup, part)
+        copied = create_engine(URL.create("sqlite", database=str(part)), module=sqlite_library())
         with Session(copied) as session, session.begin():
+            check_currency(session)
             mark(session)
         copied.dispose()
         with part.open("rb") as copy:
             os.fsync(copy.fileno())
+        db.session.remove()
         for one in db.engines.values():
             one.dispose()
+        _close_log(target)
         aside = _move_aside(target)
         part.rename(target)
-        return aside
-    finally:
-        part.unlink(missing_ok=True)
+    return aside
 
 
 def mark(session: Session) -> None:
@@ -97,28 +103,62 @@ def mark_in_place() -> None:
         mark(session)
 
 
-def _check_sqlite(backup: Path) -> None:
-    """Raise `Failed` unless this is a sound database of this shop that this version can upgrade."""
+def _copy(backup: Path, copy: Path) -> None:
+    """Copy a database into one file, with what stands in its log.
+
+    Raises:
+        Failed: it isn't a sound database of this shop that this version can upgrade.
+    """
+    copy.touch(mode=0o600)
+    shutil.copyfile(backup, copy)
+    for suffix in LOGS:
+        with suppress(FileNotFoundError):
+            shutil.copyfile(_beside(backup, suffix), _beside(copy, suffix))
     library = sqlite_library()
-    backup.open("rb").close()  # SQLite would make a missing file
-    with closing(library.connect(f"{backup.absolute().as_uri()}?mode=ro&immutable=1", uri=True)) as connection:
+    with closing(library.connect(copy)) as connection:
         try:
+            connection.execute("PRAGMA journal_mode = DELETE")
             said = connection.execute("PRAGMA integrity_check").fetchone()[0]
-            revisions = {revision for (revision,) in connection.execute("SELECT version_num FROM alembic_version")}
-        except library.DatabaseError:
+            [(revision,)] = connection.execute("SELECT version_num FROM alembic_version").fetchall()
+            [_] = connection.execute("SELECT id FROM shop").fetchall()
+        except (library.DatabaseError, ValueError):
             raise Failed(f"{backup} is no backup of a shop, or it is damaged") from None
     if said != "ok":
         raise Failed(f"{backup} is damaged: {' '.join(said.split())[:200]}")
-    if not revisions <= health.known_revisions():
+    if revision not in health.known_revisions():
         raise Failed(f"{backup} was made by a later version of the shop: restore it with that version")
+
+
+def _close_log(target: Path) -> None:
+    """Bring the log of the present database into its file. SQLite does so only for the one process that has it open.
+
+    Without a write-ahead log that can't be seen, but then SQLite itself refuses to write to a file that was moved.
+
+    Raises:
+        Failed: another process has it open.
+    """
+    library = sqlite_library()
+    if not target.exists():
+        return
+    with closing(library.connect(target, timeout=0)) as connection, suppress(library.DatabaseError):
+        # A damaged database is moved as it is, with its log.
+        try:
+            connection.execute("PRAGMA journal_mode = DELETE")
+        except library.OperationalError as error:
+            if "locked" in str(error):
+                raise Failed(f"a program has {target} open: stop all of the shop's servers and workers first") from None
+
+
+def _beside(file: Path, suffix: str) -> Path:
+    return file.with_name(file.name + suffix)
 
 
 def _move_aside(target: Path) -> Path | None:
     """Move the present database away, with the files that belong to it."""
     aside = target.with_name(f"{target.stem}-before-restore-{now():%Y-%m-%d-%H%M%S}{target.suffix}")
-    for suffix in ("-wal", "-shm", "-journal"):
+    for suffix in (*LOGS, "-shm"):
         with suppress(FileNotFoundError):
-            target.with_name(target.name + suffix).rename(aside.with_name(aside.name + suffix))
+            _beside(target, suffix).rename(_beside(aside, suffix))
     try:
         target.rename(aside)
     except FileNotFoundError:
@@ -127,7 +167,6 @@ def _move_aside(target: Path) -> Path | None:
 
 
 def _restore_postgresql(backup: Path) -> None:
-    backup.open("rb").close()
     if inspect(engine()).get_table_names():
         raise Failed(
             "the database is not empty. Make a new one by createdb, set DATABASE_URL to it, and run this again; or, if "
