@@ -4,6 +4,7 @@ import logging
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 
 from sqlalchemy import select, update
 from sqlalchemy.orm import contains_eager, selectinload
@@ -16,6 +17,9 @@ from shop.states import Actor, AttentionKind, By, PaymentSource
 from shop.text import visible
 
 log = logging.getLogger(__name__)
+
+GATEWAY_ID = re.compile(r"(?i)(?<![0-9a-f])[0-9a-f]{24}(?![0-9a-f])")
+"""How the gateway's ids look (protocol: Invoice). Ids of another form are found if an invoice here has them."""
 
 
 @dataclass(frozen=True)
@@ -46,11 +50,23 @@ def compare(gateway_ids: Iterable[str]) -> Comparison:
     return result
 
 
-def read_ids(text: str) -> list[str]:
-    """Find invoice ids in any text: one a line, a spreadsheet, a page that was copied."""
-    words = dict.fromkeys(word for word in re.split(r"[^\w-]+", visible(text)) if word)
-    known = [row for start in range(0, len(words), 500) for row in _known(list(words)[start : start + 500])]
-    return [word for word in words if word in known or re.fullmatch(r"[0-9a-f]{24}", word)]
+def read_ids(text: str) -> tuple[list[str], list[str]]:
+    """Find invoice ids in any text: one a line, a spreadsheet, a page that was copied.
+
+    Returns:
+        The ids, each once, and the lines that have none.
+    """
+    lines = [line for one in text.splitlines() if (line := visible(one))]
+    found = [[line, *re.findall(r"[\w-]+", line), *GATEWAY_ID.findall(line)] for line in lines]
+    words = list(dict.fromkeys(chain.from_iterable(found)))
+    known = {one for start in range(0, len(words), 500) for one in _known(words[start : start + 500])}
+    ids = [
+        [word if word in known else word.lower() for word in of_line if word in known or GATEWAY_ID.fullmatch(word)]
+        for of_line in found
+    ]
+    return list(dict.fromkeys(chain.from_iterable(ids))), [
+        line for line, some in zip(lines, ids, strict=True) if not some
+    ]
 
 
 def _known(words: list[str]) -> Sequence[str]:

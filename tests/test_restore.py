@@ -1,23 +1,24 @@
 """Restoring a backup (rows 93, 100): no payment is forgotten, no number given twice, nobody asked to pay again."""
 
 import os
+import shutil
 import sqlite3
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from flask import Flask
+from flask import Flask, has_app_context
 from sqlalchemy import update
 
-from models import Attention, Heartbeat, Order, OutboxMessage, Shop, now
-from shop import orders, payments, worker
-from shop.db import db, write
+from models import Attention, Heartbeat, Order, OutboxMessage, Payment, Shop, now
+from shop import orders, payments, privacy, reconcile, worker
+from shop.db import db, journal_mode, sqlite_library, write
 from shop.limits import UNLIMITED
 from shop.ops import audit, doctor, health, restore
-from shop.states import AttentionKind, CallbackOutcome, OrderState
+from shop.states import CUSTOMER, AttentionKind, CallbackOutcome, OrderState
 from tests.children import free_port, wait_for
 from tests.conftest import CheckingClient, OrderFactory, Serve, attention, rows
 from tests.pages import heading
@@ -33,7 +34,12 @@ def command(app: Flask, *args: str) -> tuple[int, str]:
 
 
 def forget_connections(app: Flask) -> None:
-    """Close what this process has open."""
+    """Close what this process has open, of the test's own context and of others."""
+    if has_app_context():
+        for one in db.session:
+            db.session.refresh(one)  # the test goes on reading it
+        db.session.expunge_all()
+        db.session.rollback()
     with app.app_context():
         db.session.remove()
         for one in db.engines.values():
@@ -62,7 +68,7 @@ def put_back(app: Flask, new_app: MakeApp, request: pytest.FixtureRequest, tmp_p
         with restored.app_context():
             code, said = command(restored, "restore", str(file))
             assert code == 0, said
-            assert "flask --app app compare FILE --all" in said
+            assert "flask --app app compare FILE --all COUNT" in said
         return restored
 
     return put_back
@@ -136,12 +142,13 @@ def test_rows_93_and_100_a_restore_drill(  # noqa: PLR0915  (a story)
         code, said = command(restored, "compare", str(file))
         assert code == 1
         assert said.splitlines() == [
+            "Invoice ids: 3. Lines without one: 1.",
             f"unknown here  {paid_list[1]}",
             f"unknown here  {paid_list[2]}",
             "1 paid here, 0 unpaid here, 2 unknown here.",
         ]
         assert health.uncompared_since()
-        assert command(restored, "compare", str(file), "--all")[0] == 1
+        assert command(restored, "compare", str(file), "--all", "3")[0] == 1
 
         # It ended: what is missing is told one by one, and the others can be paid.
         assert {item.subject for item in rows(Attention, kind=AttentionKind.PAID_UNKNOWN)} == set(paid_list[1:])
@@ -170,7 +177,7 @@ def test_row_100_what_the_list_has_and_the_shop_has_not_is_told_and_stays_in_dou
     assert invoice is not None
     file = tmp_path / "list.txt"
     file.write_text(f"\ufeffPaid\u200b invoices of November:\r\n\u200e{invoice.gateway_id}\u200f, {'a' * 24} and so on")
-    code, said = command(app, "compare", str(file), "--all")
+    code, said = command(app, "compare", str(file), "--all", "2")
     assert code == 1
     assert f"unpaid here   {waiting.number}  awaiting_payment  12.50 USD" in said
     assert f"unknown here  {'a' * 24}" in said
@@ -203,11 +210,11 @@ def test_row_100_a_second_restore_is_compared_again(app: Flask, order: OrderFact
     file = tmp_path / "list.txt"
     file.write_text("b" * 24)
     numbers = []
-    for _ in range(2):
+    for known in "12":
         restore.mark_in_place()
         assert order.again(first).is_in_doubt
         numbers.append(rows(Shop)[0].next_order_id)
-        command(app, "compare", str(file), "--all")
+        command(app, "compare", str(file), "--all", known)
         assert not order.again(first).is_in_doubt
         file.write_text(f"{'b' * 24}, {'c' * 24}")
     assert numbers[1] == numbers[0] + 1000
@@ -215,14 +222,88 @@ def test_row_100_a_second_restore_is_compared_again(app: Flask, order: OrderFact
     assert said == [f"compared: 0 paid, 0 unpaid here, {unknown} unknown here" for unknown in (1, 2)]
 
 
-@pytest.mark.parametrize(("content", "said"), [("", "no invoice id"), ("nothing to see here, 123", "no invoice id")])
-def test_row_100_a_list_without_any_invoice_is_refused(app: Flask, tmp_path: Path, content: str, said: str) -> None:
+@pytest.mark.parametrize("content", ["", "nothing to see here, 123"])
+def test_row_100_a_list_without_any_invoice_ends_the_doubt_only_where_none_was_paid(
+    app: Flask, order: OrderFactory, tmp_path: Path, content: str
+) -> None:
+    waiting = order.awaiting()
     restore.mark_in_place()
     file = tmp_path / "list.txt"
     file.write_text(content)
-    code, output = command(app, "compare", str(file), "--all")
-    assert (code, said in output) == (1, True)
+    for refused in ([], ["--all", "1"]):
+        code, output = command(app, "compare", str(file), *refused)
+        assert (code, "nvoice id" in output) == (1, True)
+        assert health.uncompared_since()
+    assert command(app, "compare", str(file), "--all", "0")[0] == 0
+    assert not health.uncompared_since()
+    assert not order.again(waiting).is_in_doubt
+
+
+FORMS: list[Callable[[str], str]] = [
+    *(lambda one: one.upper(), lambda one: f"invoice_{one}", lambda one: f"inv-{one}-paid", lambda one: f"{one}paid"),
+    *(lambda one: f"https://amwal.exchange/pay/{one}?x=1", lambda one: f'"{one}";12.50', lambda one: f"<b>{one}</b>"),
+    lambda one: f"{one[:12]}\u200b{one[12:]}",
+]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("form", FORMS)
+def test_row_100_ids_are_found_however_they_are_written(
+    app: Flask, order: OrderFactory, tmp_path: Path, form: Callable[[str], str], encoding: str
+) -> None:
+    paid, other = order.awaiting(), order.awaiting()
+    invoice = order.again(paid).invoice
+    assert invoice is not None
+    restore.mark_in_place()
+    file = tmp_path / "list.txt"
+    file.write_text(f"Invoice\n{form(invoice.gateway_id)}\n", encoding=encoding)
+    code, said = command(app, "compare", str(file), "--all", "1")
+    assert (code, f"unpaid here   {paid.number}" in said) == (1, True), said
+    assert order.again(paid).returned_at
+    assert not order.again(other).is_in_doubt
+
+
+@pytest.mark.parametrize(
+    "form", [lambda one: f"{one[:10]}…{one[-4:]}", lambda one: f"{one[:-1]}", lambda one: f"{one}0"]
+)
+def test_row_100_an_id_that_cannot_be_read_keeps_the_doubt_and_its_line_is_shown(
+    app: Flask, order: OrderFactory, tmp_path: Path, form: Callable[[str], str]
+) -> None:
+    paid, also = order.awaiting(), order.awaiting()
+    ids = [one.invoice.gateway_id for one in (order.again(paid), order.again(also)) if one.invoice]
+    restore.mark_in_place()
+    file = tmp_path / "list.txt"
+    file.write_text(f"{ids[0]}\n{form(ids[1])}\n")
+    code, said = command(app, "compare", str(file), "--all", "2")
+    assert code == 1
+    assert said == f"Error: Invoice ids in it: 1, not 2. Lines without one: 1\n  {form(ids[1])}\n"
+    assert order.again(paid).is_in_doubt
+    assert order.again(also).is_in_doubt
     assert health.uncompared_since()
+
+
+def test_row_100_orders_in_doubt_stay_as_they_are_until_somebody_has_compared(
+    app: Flask, client: CheckingClient, order: OrderFactory
+) -> None:
+    """Of a backup as old as this, all reservations have run out, and contact data would be due for erasure."""
+    waiting, run_out = order.awaiting(), order.expired()
+    with write() as session:
+        session.execute(update(Order).values(reserved_until=now() - timedelta(days=40)))
+    restore.mark_in_place()
+    worker.tick()
+    privacy.tidy()
+    _, left = privacy.forget(waiting.email)
+    assert {one.id for one in left} == {waiting.id, run_out.id}
+    assert not orders.cancel(waiting.id, CUSTOMER)
+    assert not orders.expire(waiting.id)
+    for one, state in ((waiting, OrderState.AWAITING_PAYMENT), (run_out, OrderState.EXPIRED)):
+        again = order.again(one)
+        assert (again.state, again.email, again.is_in_doubt) == (state, one.email, True)
+    reconcile.end_comparison(reconcile.compare([]))
+    worker.tick()
+    privacy.tidy()
+    for one in (waiting, run_out):
+        assert (order.again(one).state, order.again(one).email) == (OrderState.CANCELLED, "")
 
 
 # --- Refusals --------------------------------------------------------------------------------------------------------
@@ -245,6 +326,67 @@ def test_row_100_a_running_shop_is_not_replaced(app: Flask, serve: Serve, tmp_pa
     with other.app_context():
         code, said = command(other, "restore", str(tmp_path / "b"))
     assert (code, f"something answers at {here}" in said) == (1, True)
+
+
+@pytest.mark.sqlite
+def test_row_100_nor_a_database_that_any_program_has_open(app: Flask, order: OrderFactory, tmp_path: Path) -> None:
+    """A web server that answers nobody any more, whose worker is stopped long since."""
+    if journal_mode() != "wal":
+        pytest.skip("without a write-ahead log, SQLite itself refuses to write to a file that was moved")
+    assert command(app, "backup", str(tmp_path / "b"))[0] == 0
+    order.pay(order.awaiting())
+    forget_connections(app)
+    with closing(sqlite_library().connect(tmp_path / "shop.db")) as web:
+        web.execute("SELECT count(*) FROM payment").fetchone()
+        code, said = command(app, "restore", str(tmp_path / "b"))
+        assert (code, f"a program has {tmp_path / 'shop.db'} open" in said) == (1, True)
+        assert not list(tmp_path.glob("*before-restore*"))
+    assert command(app, "restore", str(tmp_path / "b"))[0] == 0
+
+
+def left_running(database: Path, copy: Path) -> None:
+    """Copy a database as a killed shop leaves it: what was committed last stands in its log alone."""
+    with closing(sqlite_library().connect(database)) as running:
+        running.execute("UPDATE orders SET note = 'in the log'")
+        running.commit()
+        for suffix in ("", "-wal", "-journal"):
+            if (log := database.with_name(database.name + suffix)).exists():
+                shutil.copyfile(log, copy.with_name(copy.name + suffix))
+
+
+@pytest.mark.sqlite
+def test_row_100_a_database_with_its_log_is_restored_with_what_stands_there(
+    app: Flask, order: OrderFactory, tmp_path: Path
+) -> None:
+    order.placed()
+    file = tmp_path / "stopped.db"
+    left_running(tmp_path / "shop.db", file)
+    forget_connections(app)
+    code, said = command(app, "restore", str(file))
+    assert code == 0, said
+    forget_connections(app)
+    assert [one.note for one in rows(Order)] == ["in the log"]
+
+
+@pytest.mark.sqlite
+def test_row_100_a_restore_is_undone_by_restoring_what_it_moved_away(
+    app: Flask, order: OrderFactory, tmp_path: Path
+) -> None:
+    assert command(app, "backup", str(tmp_path / "b"))[0] == 0
+    order.pay(order.awaiting())
+    left_running(tmp_path / "shop.db", tmp_path / "killed.db")
+    forget_connections(app)
+    for suffix in ("", "-wal"):
+        with suppress(FileNotFoundError):
+            (tmp_path / f"killed.db{suffix}").replace(tmp_path / f"shop.db{suffix}")
+    assert command(app, "restore", str(tmp_path / "b"))[0] == 0
+    [aside] = tmp_path.glob("shop-before-restore-*")
+    forget_connections(app)
+    code, said = command(app, "restore", str(aside))
+    assert code == 0, said
+    forget_connections(app)
+    assert [one.note for one in rows(Order)] == ["in the log"]
+    assert len(rows(Payment)) == 1
 
 
 @pytest.mark.sqlite
@@ -280,7 +422,30 @@ def damage(file: Path) -> None:
     file.write_bytes(content[:8192] + os.urandom(8192) + content[16384:])
 
 
+def change(statement: str) -> Callable[[Path], None]:
+    """A database in which something is missing or different."""
+
+    def run(file: Path) -> None:
+        with closing(sqlite3.connect(file)) as connection:
+            connection.execute(statement)
+            connection.commit()
+
+    return run
+
+
+def pipe(file: Path) -> None:
+    """What waits for somebody to write."""
+    file.unlink()
+    os.mkfifo(file)
+
+
 BAD = [
+    (change("DELETE FROM alembic_version"), "is no backup of a shop"),
+    (change("DELETE FROM shop"), "is no backup of a shop"),
+    (change("DROP TABLE shop"), "is no backup of a shop"),
+    (pipe, "is not a file"),
+    (lambda file: file.unlink() or file.mkdir(), "is not a file"),
+    (lambda file: file.unlink() or file.symlink_to("shop.db"), "is the database itself"),
     (lambda file: file.write_bytes(b""), "is no backup of a shop"),
     (lambda file: file.write_bytes(b"x" * 5000), "is no backup of a shop"),
     (lambda file: file.unlink() or other_program(file), "is no backup of a shop"),
@@ -317,6 +482,30 @@ def test_row_100_it_wants_a_file_or_the_mark(app: Flask) -> None:
     code, said = command(app, "restore", "--mark")
     assert code == 0, said
     assert health.uncompared_since()
+
+
+@pytest.mark.sqlite
+def test_row_100_a_misspelt_database_is_neither_marked_nor_made(app: Flask, new_app: MakeApp, tmp_path: Path) -> None:
+    assert command(app, "backup", str(tmp_path / "b"))[0] == 0
+    for where, args in (("other.db", ["--mark"]), ("nowhere/shop.db", [str(tmp_path / "b")])):
+        other = new_app(DATABASE_URL=f"sqlite:///{tmp_path / where}")
+        with other.app_context():
+            code, said = command(other, "restore", *args)
+        assert (code, str((tmp_path / where).parent) in said, said.count("\n")) == (1, True, 1), said
+        assert not (tmp_path / where).exists()
+
+
+@pytest.mark.sqlite
+def test_row_100_nor_is_a_backup_in_another_currency(app: Flask, order: OrderFactory, tmp_path: Path) -> None:
+    order.placed()
+    forget_connections(app)
+    assert command(app, "backup", str(tmp_path / "b"))[0] == 0
+    change("UPDATE shop SET currency = 'KWD', exponent = 3")(tmp_path / "b")
+    forget_connections(app)
+    app.extensions.pop("currency_checked", None)
+    code, said = command(app, "restore", str(tmp_path / "b"))
+    assert (code, "Set SHOP_CURRENCY=KWD" in said) == (2, True), said
+    assert len(rows(Order)) == 1
 
 
 @pytest.mark.postgres

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from copy import copy
 from datetime import datetime
 from pathlib import Path
 from threading import BoundedSemaphore
-from typing import TextIO
+from typing import BinaryIO
 
 import click
 from flask import Flask, current_app
@@ -35,6 +36,7 @@ RESTART_SECONDS = 3  # between two starts of the worker, so that one that can't 
 OWNER_ONLY = 0o077  # the umask with which other users of the machine can't read new files: orders, e-mails
 DAY = click.DateTime(["%Y-%m-%d"])
 FILE = click.Path(path_type=Path)
+LINES_SHOWN = 10
 
 
 def register(app: Flask) -> None:
@@ -281,48 +283,60 @@ def restore_command(file: Path | None, mark: bool) -> None:
     """Put a backup in the place of the database, and mark it as not yet compared with the gateway.
 
     The present SQLite database is kept beside it; a PostgreSQL database must be new and empty. Order numbers go on a
-    thousand later. Open orders wait for confirmation, until compare --all has found what was paid meanwhile.
+    thousand later. Open orders wait for confirmation, until compare has found what was paid meanwhile.
     """
     if (file is None) != mark:
         raise click.UsageError("Give the FILE of a backup, or --mark for a database that was restored by other means.")
-    try:
+    if file and file.exists() and not file.is_file():  # reading from a pipe would wait
+        raise click.ClickException(f"{file} is not a file.")
+    with _plain_errors(must_exist=mark):
         if file:
-            restore.refuse_while_running()
-            aside = restore.restore(file)
+            try:
+                restore.refuse_while_running()
+                aside = restore.restore(file)
+            except backup.Failed as error:
+                raise click.ClickException(f"Nothing was restored: {error}.") from None
             click.echo(f"The former database is kept as {aside}." if aside else f"{file} is restored.")
         upgrade()
         if mark or not sqlite_file():
-            with _plain_errors():
-                restore.mark_in_place()
-    except backup.Failed as error:
-        raise click.ClickException(f"Nothing was restored: {error}.") from None
-    except OSError as error:
-        raise click.ClickException(f"{file}: {error.strerror}.") from None
+            restore.mark_in_place()
     click.echo(
         "Now start the shop. Payments since the backup may be missing: export the list of paid invoices from your"
     )
-    click.echo("Amwal account, and run flask --app app compare FILE --all.")
+    click.echo("Amwal account, and run flask --app app compare FILE --all COUNT.")
 
 
 @click.command("compare")
-@click.argument("file", type=click.File(encoding="utf-8", errors="replace"))
+@click.argument("file", type=click.File("rb"))
 @click.option(
-    "--all", "is_all", is_flag=True, help="The file has all paid invoices: end the comparison after a restore."
+    "--all",
+    "total",
+    type=click.IntRange(0),
+    metavar="COUNT",
+    help="The file has all paid invoices, and so many: end the comparison after a restore. Count them in your account.",
 )
-def compare(file: TextIO, is_all: bool) -> None:
+def compare(file: BinaryIO, total: int | None) -> None:
     """Compare the gateway's list of paid invoices with the payments here. Exit code 1 if they differ.
 
     FILE is any text with invoice ids in it; - reads from the terminal.
     """
     with _plain_errors():
-        ids = reconcile.read_ids(file.read())
-        if not ids:
+        content = file.read()
+        encoding = "utf-16" if content.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) else "utf-8-sig"
+        ids, without = reconcile.read_ids(content.decode(encoding, "replace"))
+        if total is None and not ids:
             raise click.ClickException(
                 "There is no invoice id in it. Copy the list of paid invoices from your account."
             )
+        if total not in (None, len(ids)):
+            lines = "".join(f"\n  {line[:100]}" for line in without[:LINES_SHOWN])
+            raise click.ClickException(
+                f"Invoice ids in it: {len(ids)}, not {total}. Lines without one: {len(without)}{lines}"
+            )
         found = reconcile.compare(ids)
-        if is_all:
+        if total is not None:
             reconcile.end_comparison(found)
+    click.echo(f"Invoice ids: {len(ids)}. Lines without one: {len(without)}.")
     for order in found.unpaid:
         amount = to_decimal(order.total, order.currency)
         click.echo(f"unpaid here   {order.number}  {order.state.value}  {amount} {order.currency}")
@@ -351,13 +365,13 @@ def forget(email: str) -> None:
 
 
 @contextmanager
-def _plain_errors(file: Path | str = "") -> Iterator[None]:
+def _plain_errors(file: Path | str = "", *, must_exist: bool = True) -> Iterator[None]:
     """Report errors in one line. A missing database isn't opened, which would create an empty one."""
-    if (database := sqlite_file()) and not database.exists():
+    if must_exist and (database := sqlite_file()) and not database.exists():
         raise click.ClickException(f"There is no database {database}. See flask --app app doctor.")
     try:
         yield
     except SQLAlchemyError as error:
         raise click.ClickException("The database does not answer. See flask --app app doctor.") from error
     except OSError as error:
-        raise click.ClickException(f"{file}: {error.strerror}.") from None
+        raise click.ClickException(f"{file or error.filename}: {error.strerror}.") from None

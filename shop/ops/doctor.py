@@ -154,7 +154,7 @@ def check_worker(_case: Case) -> Iterator[Finding]:
 def check_restore(_case: Case) -> Iterator[Finding]:
     """Whether a restored backup still waits for the comparison with the gateway."""
     if since := health.uncompared_since():
-        fix = "run flask --app app compare FILE --all with the list of paid invoices of your Amwal account"
+        fix = "run flask --app app compare FILE --all COUNT with the list of paid invoices of your Amwal account"
         yield Finding("FAIL", f"a backup was restored: payments since {since} may be missing", fix)
     else:
         yield Finding("ok", "none waits for the comparison with the gateway")
