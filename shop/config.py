@@ -12,26 +12,39 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
-from decimal import Decimal, InvalidOperation
-from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar, cast
 from urllib.parse import urlsplit
-from zoneinfo import ZoneInfo
 
 import click
-from babel import Locale, UnknownLocaleError
-from babel.numbers import list_currencies
 from flask import Flask, current_app
-from sqlalchemy import URL, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy import URL
 from werkzeug.local import LocalProxy
 
+from shop.setting_types import (
+    KEY_LENGTH,
+    address,
+    colour,
+    contact,
+    currency,
+    database,
+    keys,
+    locales,
+    mail_address,
+    origin,
+    origin_of,
+    origins,
+    percent,
+    short,
+    switch,
+    time_zone,
+    web_address,
+    whole,
+)
 from shop.text import one_line, visible
 
 ROOT = Path(__file__).resolve().parent.parent
 INSTANCE = ROOT / "instance"
-KEY_LENGTH = 32  # characters at least
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 T = TypeVar("T")
@@ -41,160 +54,6 @@ class SettingError(click.ClickException):
     """A setting that the shop can't start with. The message names it and says what to do, in one line."""
 
     exit_code = 2
-
-
-def switch(value: str) -> bool:
-    """`on` or `off`. A misspelt switch must not be taken for off."""
-    known = {"on": True, "1": True, "true": True, "yes": True, "off": False, "0": False, "false": False, "no": False}
-    if value.strip().lower() not in known:
-        raise ValueError("write on or off")
-    return known[value.strip().lower()]
-
-
-def whole(least: int) -> Callable[[str], int]:
-    """A whole number, at least `least`."""
-
-    def parse(value: str) -> int:
-        if not value.strip().isascii() or not value.strip().isdigit() or int(value) < least:
-            raise ValueError(f"write a whole number, {least} or more")
-        return int(value)
-
-    return parse
-
-
-def percent(value: str) -> int:
-    """A tax rate in percent, e.g. `15` or `7.5`; given back in hundredths of a percent."""
-    try:
-        rate = Decimal(value.strip())
-    except InvalidOperation:
-        rate = Decimal(-1)
-    if not (rate.is_finite() and 0 <= rate < 100) or rate * 100 != int(rate * 100):
-        raise ValueError("write a percentage such as 15 or 7.5")
-    return int(rate * 100)
-
-
-def origin(value: str) -> str:
-    """Scheme, host and port, e.g. `https://shop.example`."""
-    url = web_address(value)
-    parts = urlsplit(url)
-    if parts.path not in ("", "/") or parts.query:
-        raise ValueError("write scheme and host only, such as https://shop.example")
-    return _origin_of(url)
-
-
-def web_address(value: str) -> str:
-    """An http or https address with a host and no user, password or fragment."""
-    value = value.strip()
-    wrong = ValueError("write a full address such as https://shop.example")
-    try:
-        parts = urlsplit(value)
-        _ = parts.port
-    except ValueError:
-        raise wrong from None
-    usual = value.isascii() and value.isprintable() and " " not in value
-    if (
-        not usual
-        or parts.scheme not in ("http", "https")
-        or not parts.hostname
-        or parts.fragment
-        or "@" in parts.netloc
-    ):
-        raise wrong
-    return value
-
-
-def origins(value: str) -> frozenset[str]:
-    """Several origins, separated by commas."""
-    return frozenset(origin(part) for part in value.split(",") if part.strip())
-
-
-def currency(value: str) -> str:
-    """An ISO 4217 code."""
-    if value.strip() not in list_currencies():
-        raise ValueError("write a currency's three-letter code, such as USD or SAR")
-    return value.strip()
-
-
-def time_zone(value: str) -> str:
-    """A name of the IANA time zone database."""
-    try:
-        return ZoneInfo(value.strip()).key
-    except (KeyError, ValueError, OSError):
-        raise ValueError("write a time zone such as UTC or Asia/Riyadh") from None
-
-
-def locales(value: str) -> tuple[str, ...]:
-    """Language codes, separated by commas; the first is the default."""
-    codes = tuple(part.strip() for part in value.split(",") if part.strip())
-    try:
-        for code in codes:
-            Locale.parse(code)
-    except (UnknownLocaleError, ValueError):
-        codes = ()
-    if not codes:
-        raise ValueError("write language codes such as en,ar")
-    return codes
-
-
-def database(value: str) -> str:
-    """An SQLAlchemy address of an SQLite or PostgreSQL database. PostgreSQL is spoken to by psycopg 3, its one driver
-    here, and some hosts write its scheme as `postgres`."""
-    try:
-        url = make_url(value.strip())
-    except (ArgumentError, ValueError):
-        raise ValueError("write sqlite:////data/shop.db or postgresql://user:password@host/shop") from None
-    if url.drivername in ("postgresql", "postgresql+psycopg", "postgres"):
-        try:
-            import_module("psycopg")
-        except ImportError:
-            raise ValueError("first run pip install --require-hashes -r requirements-server.txt") from None
-        return url.set(drivername="postgresql+psycopg").render_as_string(hide_password=False)
-    if url.get_backend_name() != "sqlite":
-        raise ValueError("the shop runs on sqlite:// and postgresql://")
-    if url.database in (None, "", ":memory:"):
-        raise ValueError("name a file: sqlite:////data/shop.db")
-    return value.strip()
-
-
-def mail_address(value: str) -> str:
-    """Where mails go: smtp:// or smtps:// with a host, or a folder."""
-    value = value.strip()
-    wrong = ValueError("write smtp://user:password@host:port, or the path of a folder")
-    try:
-        parts = urlsplit(value)
-        _ = parts.port
-    except ValueError:
-        raise wrong from None
-    by_smtp = parts.scheme in ("smtp", "smtps") and parts.hostname and value.startswith(f"{parts.scheme}://")
-    if not by_smtp and (value.lower().startswith("smtp") or "://" in value):  # `smtp.example.com:587` is no folder
-        raise wrong
-    return value
-
-
-def address(value: str) -> str:
-    """An e-mail address, or nothing."""
-    if value and not re.fullmatch(r"[!-?A-~]+@[!-?A-~]+", value.strip()):
-        raise ValueError("write one e-mail address, such as you@shop.example")
-    return value.strip()
-
-
-def short(value: str) -> str:
-    """Text of 40 characters at most."""
-    if len(value.strip()) > 40:
-        raise ValueError("write 40 characters at most")
-    return value.strip()
-
-
-def colour(value: str) -> str:
-    """A colour as `#rrggbb`."""
-    if value and not re.fullmatch(r"#[0-9a-fA-F]{6}", value.strip()):
-        raise ValueError("write a colour such as #1f5f53")
-    return value.strip()
-
-
-def keys(value: str) -> tuple[str, ...]:
-    """Former secret keys, separated by commas."""
-    return tuple(part.strip() for part in value.split(",") if part.strip())
 
 
 def setting(parse: Callable[[str], T], meaning: str, default: str | None = None) -> T:
@@ -226,20 +85,22 @@ class Settings:
     secret_key_fallbacks: tuple[str, ...] = setting(keys, "former secret keys still accepted, separated by commas", "")
     database_url: str = setting(database, "where orders are kept", _DEFAULT_DATABASE)
     shop_name: str = setting(one_line, "the shop's name", "Qahwa & Co.")
-    shop_contact: str = setting(one_line, "how customers reach you: an e-mail address or a phone number", "")
+    shop_contact: str = setting(contact, "how customers reach you: an e-mail address or a phone number", "")
     shop_currency: str = setting(currency, "the one currency of the shop; your Amwal project must use the same", "USD")
     shop_timezone: str = setting(time_zone, "the time zone of times that people read", "UTC")
     shop_accent: str = setting(colour, "a colour for buttons, as #rrggbb", "")
     shop_locales: tuple[str, ...] = setting(locales, "the shop's languages; the first is the default", "en,ar")
     shop_tax_rate: int = setting(percent, "the tax that prices contain, in percent", "0")
     shop_tax_number: str = setting(short, "your tax number, for receipts", "")
-    reservation_minutes: int = setting(whole(1), "how long an unpaid order holds its goods", "30")
-    confirmation_minutes: int = setting(whole(0), "how much longer after a customer comes back from paying", "120")
+    reservation_minutes: int = setting(whole(1, 43_200), "how long an unpaid order holds its goods", "30")
+    confirmation_minutes: int = setting(
+        whole(0, 43_200), "how much longer after a customer comes back from paying", "120"
+    )
     mail_url: str = setting(
         mail_address, "smtp://user:password@host, or a folder for .eml files", str(INSTANCE / "mail")
     )
     merchant_email: str = setting(address, "where you are told what needs attention", "")
-    trusted_proxies: int = setting(whole(0), "how many reverse proxies stand before the shop", "0")
+    trusted_proxies: int = setting(whole(0, 10), "how many reverse proxies stand before the shop", "0")
     demo: bool = setting(switch, "test mode: on for demonstrations only", "off")
 
     database_url_given: bool
@@ -307,7 +168,7 @@ def load(given: Mapping[str, str] | None = None) -> Settings:
     _check_together(values)
     values["secret_key"] = values["secret_key"] or _kept_secret_key()
     values["amwal_payment_origins"] = values["amwal_payment_origins"] or frozenset(
-        {"https://amwal.exchange", _origin_of(values["amwal_project_url"])}
+        {"https://amwal.exchange", origin_of(values["amwal_project_url"])}
     )
     return Settings(**values, database_url_given=bool(given.get("DATABASE_URL", "").strip()))
 
@@ -360,7 +221,8 @@ def _read_env_line(place: str, line: str) -> tuple[str, str]:
 
 def _value(name: str, about: Mapping[str, Any], given: Mapping[str, str]) -> Any:
     given_text = given.get(name, "")
-    written = (given_text if about["parse"] is one_line else visible(given_text)) or about["default"]
+    clean = one_line if about["parse"] is one_line else visible
+    written = clean(given_text) or about["default"]
     if written is None:
         todo = f"Set it in .env or the environment: {about['meaning']}. Or try make demo, which needs no settings"
         raise SettingError(f"{name} is missing. {todo}.")
@@ -385,7 +247,7 @@ def _is_injected(name: str, value: str) -> bool:
     return bool(port or link or _OF_A_SERVICE.fullmatch(name))
 
 
-TYPO_SIMILARITY = 0.89
+TYPO_SIMILARITY = 0.85
 """How alike two names are, from 0 to 1, of which one is taken for the other misspelt: a letter or two."""
 
 
@@ -393,8 +255,10 @@ def _refuse_misspelt(names: Mapping[str, str], *, every: bool) -> None:
     """Refuse unknown names: all of a file of ours; in the environment those that look like settings of ours, or nearly
     like one that is not given."""
     for name in sorted(names.keys() - NAMES):
-        near = difflib.get_close_matches(name, NAMES, 1)
-        typo = near and near[0] not in names and difflib.SequenceMatcher(None, name, near[0]).ratio() > TYPO_SIMILARITY
+        capitals = name.upper()
+        near = difflib.get_close_matches(capitals, NAMES, 1)
+        similarity = difflib.SequenceMatcher(None, capitals, near[0]).ratio() if near else 0
+        typo = similarity > TYPO_SIMILARITY and near[0] not in names
         if every or typo or name.startswith(("AMWAL_", "SHOP_")):
             hint = f"Did you mean {near[0]}?" if near else "Remove it; .env.example lists what there is."
             raise SettingError(f"{name} is not a setting. {hint}")
@@ -416,13 +280,6 @@ def _check_together(values: Mapping[str, Any]) -> None:
         )
     if values["secret_key"] and len(values["secret_key"]) < KEY_LENGTH:
         raise SettingError("SECRET_KEY is too short: give 32 random characters or more, or none to have one made.")
-
-
-def _origin_of(url: str) -> str:
-    """Scheme, host and port as browsers write them: lower case, no port where it is the usual one."""
-    parts = urlsplit(url)
-    netloc = parts.netloc.lower()
-    return f"{parts.scheme}://{netloc.removesuffix(':443' if parts.scheme == 'https' else ':80')}"
 
 
 def _kept_secret_key() -> str:

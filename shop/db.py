@@ -153,7 +153,7 @@ def init_db(app: Flask) -> None:
             event.listen(one, "handle_error", _hide_details)
         elif writes:
             event.listen(one, "connect", _prepare_sqlite_writer)
-            event.listen(one, "begin", WriterLock(Path((url.database or "").removeprefix("file:")).absolute()).hold)
+            event.listen(one, "begin", WriterLock(Path(url.database or "")).hold)
             event.listen(one, "begin", _begin_immediate)
         else:
             event.listen(one, "connect", _prepare_sqlite_reader)
@@ -291,4 +291,4 @@ def engine() -> Engine:
 def sqlite_file() -> Path | None:
     """Return the database's file; None for PostgreSQL."""
     url = engine().url
-    return Path((url.database or "").removeprefix("file:")) if url.get_backend_name() == "sqlite" else None
+    return Path(url.database or "") if url.get_backend_name() == "sqlite" else None

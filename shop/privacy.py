@@ -17,7 +17,7 @@ from shop import orders
 from shop.db import db, engine, write
 from shop.outbox import mail_keys
 from shop.states import OPERATOR, WORKER, AttentionKind, By, OrderState
-from shop.text import fold
+from shop.text import email_address, fold
 
 CONTACT = (
     *("name", "name_key", "email", "email_key", "phone"),
@@ -37,14 +37,14 @@ def forget(email: str) -> tuple[list[Order], list[Order]]:
     Orders that wait for a payment, a decision or their delivery still need the address and are left.
 
     Args:
-        email: the address, in any case.
+        email: the address, in any case, also as mail programs copy it.
 
     Returns:
         The orders that were erased, and those that were left.
     """
     cleared: list[Order] = []
     left: list[Order] = []
-    theirs = select(Order.id).where(Order.email_key == fold(email)).order_by(Order.id)
+    theirs = select(Order.id).where(Order.email_key == fold(email_address(email))).order_by(Order.id)
     for order_id in db.session.scalars(theirs).all():
         with write() as session:  # a transaction each, so that no checkout waits long
             order = orders.lock(session, order_id)

@@ -69,6 +69,12 @@ def _balanced(value: str) -> str:
     return "".join(kept + open_[::-1])
 
 
+def email_address(value: str) -> str:
+    """An address, also as mail programs and pages copy it: `Sara <sara@example.com>`, `mailto:sara@example.com`."""
+    address = re.sub(r"^.*<([^<>]*)>$", r"\1", plain(value))
+    return re.sub(r"(?i)^mailto:|\?.*$|[,;.]$", "", address).strip()
+
+
 def fold(text: str) -> str:
     """Fold a text for searching: no case, accents, harakat or invisible characters; one form of alif, ya and ha; plain
     digits.

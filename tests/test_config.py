@@ -41,6 +41,42 @@ def test_an_address_is_kept_as_browsers_write_it(written: str) -> None:
     assert load(GOOD | {"PUBLIC_URL": written}).public_url == "https://shop.example"
 
 
+@pytest.mark.parametrize(
+    "written",
+    [
+        "https://amwal_sandbox:8001",
+        "https://[::1]:8000",
+        "https://192.0.2.255",
+        "https://xn--mgb.example",
+        "https://shop",
+    ],
+)
+def test_what_hosts_are_called_is_an_address(written: str) -> None:
+    assert load(GOOD | {"PUBLIC_URL": written}).public_url == written
+
+
+HOSTS = [
+    *(
+        "shop.example:",
+        "shop.example:0443",
+        "shop.example:0",
+        "shop.example;x",
+        "shop.example\\evil",
+        "shop%20.example",
+    ),
+    *("*.host.example", "shop..example", ".example", "-a.example", "a-.example", "shop.example.", "1.2.3", "1.2.3.400"),
+    *("[zz]", "[::1", f"{'a' * 64}.example", "shop.example:70000", "sho p.example", "@shop.example", "shop.example#x"),
+]
+
+
+@pytest.mark.parametrize("name", ["PUBLIC_URL", "AMWAL_PROJECT_URL", "AMWAL_PAYMENT_ORIGINS"])
+@pytest.mark.parametrize("host", HOSTS)
+def test_row_58_an_address_at_which_nobody_would_be_found_stops_the_start(name: str, host: str) -> None:
+    """With some of them the shop would start, and refuse every request."""
+    with pytest.raises(SettingError, match=f"^{name} can't be used: write "):
+        load(GOOD | {name: f"https://{host}"})
+
+
 @pytest.mark.parametrize("name", ["AMWAL_PROJECT_URL", "AMWAL_API_KEY", "PUBLIC_URL"])
 def test_row_58_a_missing_setting_is_named(name: str) -> None:
     with pytest.raises(SettingError, match=rf"{name} is missing\. Set it in \.env or the environment"):
@@ -66,6 +102,20 @@ def test_row_58_a_missing_setting_is_named(name: str) -> None:
         ("DATABASE_URL", "shop.db"),
         ("DATABASE_URL", "postgresql+psycopg2://localhost/shop"),
         ("DATABASE_URL", "postgresql://localhost:port/shop"),
+        ("DATABASE_URL", "postgresql://localhost/shop?foo=bar"),
+        ("DATABASE_URL", "sqlite:///shop.db"),
+        ("DATABASE_URL", "sqlite://data/shop.db"),
+        ("DATABASE_URL", "sqlite://user:pw@host/x.db"),
+        ("DATABASE_URL", "sqlite:////data/shop.db?timeout=abc"),
+        ("DATABASE_URL", "sqlite:///file:/data/shop.db?uri=true"),
+        ("DATABASE_URL", "sqlite+aiosqlite:////data/shop.db"),
+        ("SECRET_KEY_FALLBACKS", "short"),
+        ("SECRET_KEY_FALLBACKS", f"{'x' * 32},short"),
+        ("RESERVATION_MINUTES", "43201"),
+        ("RESERVATION_MINUTES", "9" * 5000),
+        ("CONFIRMATION_MINUTES", "99999999999"),
+        ("TRUSTED_PROXIES", "11"),
+        ("TRUSTED_PROXIES", "²"),
         ("SHOP_CURRENCY", "EURO"),
         ("SHOP_TIMEZONE", "Mars/Olympus"),
         ("SHOP_ACCENT", "red; }"),
@@ -100,6 +150,9 @@ def test_row_58_a_misspelt_setting_is_named_with_what_was_meant() -> None:
         ("TRUSTED_PROXYS", "TRUSTED_PROXIES"),
         ("RESERVATION_MINUTE", "RESERVATION_MINUTES"),
         ("DATABASEURL", "DATABASE_URL"),
+        ("TRUSTED_PROXY", "TRUSTED_PROXIES"),
+        ("trusted_proxies", "TRUSTED_PROXIES"),
+        ("shop_name", "SHOP_NAME"),
     ],
 )
 def test_row_58_so_is_one_in_the_environment(slip: str, meant: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,6 +163,34 @@ def test_row_58_so_is_one_in_the_environment(slip: str, meant: str, monkeypatch:
     monkeypatch.setenv(slip, "1")
     with pytest.raises(SettingError, match=f"{slip} is not a setting. Did you mean {meant}"):
         load()
+
+
+@pytest.mark.parametrize("written", ["shop_name", "Shop_Name", "SHOPNAME"])
+def test_row_74_in_the_file_too(env_file: Callable[..., Path], written: str) -> None:
+    env_file(f"{written}=x\n")
+    with pytest.raises(SettingError, match=rf"{written} is not a setting\. Did you mean SHOP_NAME\?"):
+        load()
+
+
+@pytest.mark.parametrize(
+    ("name", "written", "read"),
+    [
+        ("MERCHANT_EMAIL", "mailto:you@shop.example", "you@shop.example"),
+        ("MERCHANT_EMAIL", "You <you@shop.example>", "you@shop.example"),
+        ("MERCHANT_EMAIL", "ｙｏｕ＠shop.example", "you@shop.example"),
+        ("SHOP_CONTACT", "mailto:you@shop.example", "you@shop.example"),
+        ("SHOP_CONTACT", "tel:+966501234567", "+966501234567"),
+        ("SHOP_NAME", "\u200b", "Qahwa & Co."),
+        ("SHOP_NAME", "\u2060 \u00ad", "Qahwa & Co."),
+    ],
+)
+def test_row_74_what_is_pasted_is_read_as_it_was_meant(name: str, written: str, read: str) -> None:
+    assert getattr(load(GOOD | {name: written}), name.lower()) == read
+
+
+def test_the_longest_reservation_can_be_made() -> None:
+    longest = {"RESERVATION_MINUTES": "43200", "CONFIRMATION_MINUTES": "43200"}
+    assert load(GOOD | longest).reservation_minutes == 30 * 24 * 60
 
 
 def test_row_58_what_is_not_ours_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -800,7 +800,7 @@ def state(item: Attention) -> tuple[Any, ...]:
 CANARIES = {
     "AMWAL_API_KEY": "canary-api-key-0123456789",
     "SECRET_KEY": "canary-secret-key-" * 3,
-    "SECRET_KEY_FALLBACKS": "canary-former-key-1,canary-former-key-2",
+    "SECRET_KEY_FALLBACKS": "canary-former-key-1-canary-former-key-1,canary-former-key-2-canary-former-key-2",
 }
 
 

@@ -26,7 +26,8 @@ def imports(path: str) -> set[str]:
 
 
 FLOORS = (
-    {"amwal", "shop.config", "shop.db", "shop.money", "shop.states", "shop.text"} | {"shop.writer_lock"},
+    {"amwal", "shop.config", "shop.db", "shop.money", "shop.states", "shop.text"}
+    | {"shop.setting_types", "shop.writer_lock"},
     {"models"},
     {"shop.attention", "shop.gateway", "shop.limits", "shop.mail", "shop.outbox", "shop.paging", "shop.refusals"}
     | {"shop.security"},

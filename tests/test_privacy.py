@@ -118,6 +118,12 @@ def test_row_68_an_unknown_address_is_told(app: Flask, order: OrderFactory) -> N
     assert "No order has this address." in result.output
 
 
+@pytest.mark.parametrize("form", ["mailto:{}", "Sara <{}>", " {} ", "\u200b{}"])
+def test_row_68_an_address_is_known_as_it_is_pasted(app: Flask, order: OrderFactory, form: str) -> None:
+    waiting = order.awaiting()
+    assert [one.id for one in privacy.forget(form.format(waiting.email))[1]] == [waiting.id]
+
+
 def test_row_68_what_is_not_over_is_left_and_told(app: Flask, order: OrderFactory) -> None:
     waiting, to_deliver, review, over = placed(order), placed(order), placed(order), placed(order, "expired")
     order.pay(to_deliver)

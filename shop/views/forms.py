@@ -14,16 +14,10 @@ from wtforms.validators import DataRequired, InputRequired, Length, Optional, Re
 
 from shop.config import settings
 from shop.mail import ADDRESS
-from shop.text import fold, one_line, plain, several_lines
+from shop.text import email_address, fold, one_line, plain, several_lines
 
 NO_COUNTRIES = frozenset({"EU", "EZ", "UN", "ZZ", "QO", "XA", "XB", "AC", "CP", "CQ", "DG", "EA", "IC", "TA"})
 PHONE = re.compile(r"(?i)[\d\s()+./-]{5,}((ext|extension|x|#|تحويلة)[.:]?\s*\d{1,6})?$")
-
-
-def email_address(value: str) -> str:
-    """An address, also as mail programs and pages copy it: `Sara <sara@example.com>`, `mailto:sara@example.com`."""
-    address = re.sub(r"^.*<([^<>]*)>$", r"\1", plain(value))
-    return re.sub(r"(?i)^mailto:|\?.*$|[,;.]$", "", address).strip()
 
 
 def phone_number(value: str) -> str:
