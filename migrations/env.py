@@ -8,9 +8,11 @@ it is done on the driver's own connection before SQLAlchemy begins one.
 import os
 from typing import Any
 
+import click
 from alembic import context
 from alembic.autogenerate.api import AutogenContext
 from sqlalchemy import Connection
+from sqlalchemy.exc import SQLAlchemyError
 
 import models
 from shop.db import OpenEnum, UTCDateTime, engine
@@ -43,7 +45,12 @@ def migrate(connection: Connection) -> None:
 
 
 umask = os.umask(0o077)  # a new database is readable by its owner only; SQLite gives its log the same mode
-with engine().connect() as connection:
+try:
+    connected = engine().connect()
+except SQLAlchemyError as error:
+    reason = str(getattr(error, "orig", error)).splitlines()[0]
+    raise click.ClickException(f"The database can't be opened: {reason}. See flask --app app doctor.") from None
+with connected as connection:
     on_sqlite = connection.dialect.name == "sqlite"
     raw = connection.connection.dbapi_connection
     if on_sqlite:

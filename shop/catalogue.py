@@ -1,5 +1,6 @@
 """Products, categories and search."""
 
+import mimetypes
 from pathlib import Path
 
 from flask import current_app
@@ -49,11 +50,13 @@ def picture(path: str) -> str:
     """Return the path of a picture in `static/`.
 
     Raises:
-        ValueError: there is no such file.
+        ValueError: there is no such file, or it isn't a picture.
     """
     file = safe_join(str(current_app.static_folder), path)
     if len(path) > 200 or file is None or not Path(file).is_file():
         raise ValueError(f"there is no file {path} in static/")
+    if not (mimetypes.guess_type(path)[0] or "").startswith("image/"):
+        raise ValueError(f"{path} is not a picture")
     return path
 
 

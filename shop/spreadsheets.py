@@ -74,9 +74,9 @@ def harmless(cell: str) -> str:
 
 def _placed(since: date | None, until: date | None) -> Iterator[ColumnElement[bool]]:
     zone = ZoneInfo(settings.shop_timezone)
-    if since:
+    if since and since.year > 1:  # a time zone could lead out of the calendar
         yield Order.placed_at >= datetime.combine(since, time.min, zone)
-    if until:
+    if until and until.year < 9999:
         yield Order.placed_at < datetime.combine(until + timedelta(days=1), time.min, zone)
 
 

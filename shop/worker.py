@@ -10,7 +10,7 @@ from datetime import timedelta
 from itertools import groupby
 
 from sqlalchemy import delete, func, or_, select
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from models import Attention, CallbackAttempt, Heartbeat, Order, OutboxMessage, Shop, now
@@ -36,9 +36,14 @@ MISSES_KEPT_FOR = timedelta(days=7)
 
 def work(stop: threading.Event, pause: float = 1.0) -> None:
     """Run a round every `pause` seconds until `stop` is set. An error is logged and ends only its round."""
+    said = ""
     while not stop.is_set():
         try:
             tick(stop)
+            said = ""
+        except (OperationalError, InterfaceError) as error:  # it may take hours, so the same error is logged once
+            if said != (said := str(error.orig).partition("\n")[0]):
+                log.error("the worker can't use the database, and tries again: %s", said)
         except Exception:
             log.exception("a round of the worker failed; the next one tries again")
         finally:

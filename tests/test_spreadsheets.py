@@ -2,7 +2,7 @@
 
 import csv
 import stat
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -340,3 +340,19 @@ def test_amounts_are_read_exactly(text: str, currency: str, minor: int) -> None:
 def test_what_is_no_amount_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"amount|decimals"):
         to_minor(text, "USD")
+
+
+@pytest.mark.parametrize("days", [("0001-01-01", "9999-12-31"), ("", "9999-12-31"), ("0001-01-01", "")])
+@pytest.mark.parametrize("zone", ["Pacific/Kiritimati", "Pacific/Pago_Pago"])
+def test_all_days_of_the_calendar_can_be_exported(
+    new_app: Any, order: OrderFactory, days: tuple[str, str], zone: str
+) -> None:
+    order.placed()
+    since, until = (date.fromisoformat(one) if one else None for one in days)
+    with new_app(SHOP_TIMEZONE=zone).app_context():
+        assert len(list(spreadsheets.export_orders(since, until))) == 2
+
+
+def test_a_style_sheet_is_no_picture(app: Flask) -> None:
+    with pytest.raises(spreadsheets.BadRows, match=r"image: css/tokens\.css is not a picture"):
+        spreadsheets.import_products("slug,image\nbrass-dallah,css/tokens.css\n")

@@ -236,3 +236,18 @@ def test_row_115_this_version_works_on_a_schema_with_one_more_migration(  # noqa
     result = app.test_cli_runner().invoke(args=["db", "upgrade"])
     assert result.exit_code == 1
     assert "4343eef67865" in caplog.text
+
+
+@pytest.mark.sqlite
+@pytest.mark.parametrize("command", [["db", "upgrade"], ["sample-shop"]])
+@pytest.mark.parametrize("where", ["nowhere/shop.db", "folder", "text"])
+def test_a_database_that_cannot_be_opened_is_one_line(
+    new_app: Callable[..., Flask], tmp_path: Path, command: list[str], where: str
+) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "text").write_text("not a database " * 100)
+    wrong = new_app(DATABASE_URL=f"sqlite:///{tmp_path / where}")
+    result = wrong.test_cli_runner().invoke(args=command)
+    assert result.exit_code == 1
+    assert result.output.startswith("Error: The database can't be opened: ")
+    assert result.output.count("\n") == 1

@@ -421,3 +421,23 @@ def test_where_to_pay_is_not_told_to_who_has_paid_or_cancelled(app: Flask, order
     orders.cancel(cancelled.id, CUSTOMER)
     worker.tick()
     assert list(mails(tmp_path)) == [f"mail-receipt-{paid.id}.eml"]
+
+
+def test_a_database_that_does_not_answer_is_told_once(
+    app: Flask, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    said = ["down", "down", "down", "no such role", None, "no such role"]
+    stop = threading.Event()
+
+    def tick(_stop: threading.Event) -> None:
+        error = said.pop(0)
+        if not said:
+            stop.set()
+        if error:
+            raise OperationalError("SELECT", None, Exception(f"{error}\nand more"))
+
+    monkeypatch.setattr(worker, "tick", tick)
+    worker.work(stop, pause=0)
+    told = [record.message.rpartition(": ")[2] for record in caplog.records if record.name == "shop.worker"]
+    assert told == ["down", "no such role", "no such role"]
+    assert "Traceback" not in caplog.text

@@ -87,11 +87,12 @@ parent_option = click.option("--parent", type=int, hidden=True, expose_value=Fal
 @click.command("sample-shop")
 def sample_shop() -> None:
     """Upgrade the database and fill it with the sample shop, from shop/ops/sample_shop.json. Run again, it updates."""
-    upgrade()
-    try:
-        added, updated = sample.fill()
-    except sample.BadSample as error:
-        raise click.ClickException(str(error)) from None
+    with _plain_errors(must_exist=False):
+        upgrade()
+        try:
+            added, updated = sample.fill()
+        except sample.BadSample as error:
+            raise click.ClickException(str(error)) from None
     click.echo(f"Sample shop: {added} products added, {updated} updated.")
 
 
