@@ -177,12 +177,28 @@ class Map:
         """The tests that run the line, and all of the file, the quickest first."""
         by_line = self._data.contexts_by_lineno(str(ROOT / change.file))
         of_file = {name for names in by_line.values() for name in names if name}
-        of_line = {name for name in by_line.get(change.line, []) if name} or of_file
-        return self._ids(of_line), self._ids(of_file)
+        of_line = {name for name in by_line.get(change.line, []) if name}
+        if not of_line:  # it may run in a program that a test starts, which was not recorded
+            of_file |= starting_programs()
+        return self._ids(of_line or of_file), self._ids(of_file)
 
     def _ids(self, contexts: set[str]) -> list[str]:
         known = sorted((name for name in contexts if name in self._seconds), key=self._seconds.__getitem__)
         return ["{}.py::{}".format(*name.rpartition(".")[::2]).replace(".", "/", name.count(".") - 1) for name in known]
+
+
+def starting_programs() -> set[str]:
+    """The tests that start the shop as a program of its own: they have a fixture that does."""
+    functions = [
+        (".".join(path.relative_to(ROOT).with_suffix("").parts), node.name, {one.arg for one in node.args.args})
+        for path in (ROOT / "tests").rglob("test_*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef)
+    ]
+    starting = {"start", "serve"}
+    while more := {name for _, name, needs in functions if needs & starting} - starting:
+        starting |= more
+    return {f"{module}.{name}" for module, name, _ in functions if name in starting and name.startswith("test_")}
 
 
 def record(folder: Path) -> None:
