@@ -211,3 +211,15 @@ def test_row_96_what_is_wrong_in_the_file_is_named_and_nothing_is_written(
     assert said in result.output
     assert result.output.count("\n") == 1
     assert len(rows(Product)) == before
+
+
+@pytest.mark.parametrize("query", ["?q=cup", "?category=coffee", "?after=1"])
+def test_the_front_page_alone_greets(client: CheckingClient, query: str) -> None:
+    assert 'class="hero"' in client.get("/").text
+    assert 'class="hero"' not in client.get(f"/{query}").text
+
+
+def test_an_unknown_address_says_what_may_be_wrong(client: CheckingClient) -> None:
+    answer = client.get("/nothing/here")
+    assert answer.status_code == 404
+    assert "It may have moved, or the address may be wrong." in answer.text

@@ -735,3 +735,13 @@ def test_row_108_the_limiter_forgets_networks_and_stays_small(monkeypatch: pytes
     clock[0] = 3601.0
     assert limiter.allows("another")
     assert len(limiter._opened) == 1
+
+
+def test_row_21_misses_are_kept_for_a_week(app: Flask) -> None:
+    columns = {"sender": "", "status": 404, "reason": "", "gateway_id": "", "session_id": "", "body": ""}
+    with write() as session:
+        for days in (9, 7.1, 6.9, 1):
+            values = {"outcome": CallbackOutcome.UNKNOWN_SECRET, "received_at": now() - timedelta(days=days)}
+            session.execute(insert(CallbackAttempt).values(**columns, **values))
+    worker.forget_misses()
+    assert [(now() - attempt.received_at).days for attempt in rows(CallbackAttempt)] == [6, 1]

@@ -440,3 +440,26 @@ def test_the_status_takes_one_query(app: Flask, buyer: CheckingClient, placed: A
 
 def test_a_gateway_host_is_named_to_people_who_never_heard_of_it(buyer: CheckingClient, placed: Any) -> None:
     assert "127.0.0.1:8001" in buyer.get(path(placed)).text
+
+
+def test_an_order_resumed_without_an_invoice_gets_one(
+    app: Flask, stranger: CheckingClient, order: OrderFactory
+) -> None:
+    unanswered = order.placed()
+    order.run_out(unanswered)
+    orders.expire(unanswered.id)
+    assert order.again(unanswered).invoice is None
+    post(stranger, unanswered, "reservation", f"?key={unanswered.key}")
+    assert heading(stranger.get(path(unanswered)).text).startswith("Pay $")
+    assert order.again(unanswered).invoice is not None
+
+
+def test_who_came_by_the_link_of_a_mail_is_led_back_with_its_key(
+    stranger: CheckingClient, placed: Any, order: OrderFactory
+) -> None:
+    query = f"?key={placed.key}"
+    order.run_out(placed)
+    orders.expire(placed.id)
+    token = stranger.csrf_token(path(placed, query))
+    answer = stranger.post(path(placed, f"/reservation{query}"), data={"csrf_token": token})
+    assert answer.headers["Location"].endswith(path(placed, query))

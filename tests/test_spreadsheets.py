@@ -11,7 +11,7 @@ import pytest
 from flask import Flask
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import event, update
+from sqlalchemy import event, select, update
 
 from models import Category, Order, Product, Refund, Staff, StockMovement
 from shop import catalogue, spreadsheets
@@ -356,3 +356,18 @@ def test_all_days_of_the_calendar_can_be_exported(
 def test_a_style_sheet_is_no_picture(app: Flask) -> None:
     with pytest.raises(spreadsheets.BadRows, match=r"image: css/tokens\.css is not a picture"):
         spreadsheets.import_products("slug,image\nbrass-dallah,css/tokens.css\n")
+
+
+def test_a_slug_has_eighty_characters_at_most(app: Flask) -> None:
+    fields = "category,price,image,name_en"
+    values = "brewing,1.00,img/brass-dallah.webp,Long"
+    with pytest.raises(spreadsheets.BadRows, match="slug: write lower-case letters"):
+        spreadsheets.import_products(f"slug,{fields}\n{'a' * 81},{values}\n")
+    image, category = db.session.execute(select(Product.image, Category.slug).join(Product.category)).first() or (
+        "",
+        "",
+    )
+    values = f"{category},1.00,{image},Long"
+    assert spreadsheets.import_products(f"slug,{fields}\n{'a' * 80},{values}\n") == (1, 0)
+    [made] = rows(Product, slug="a" * 80)
+    assert (made.subtitle, made.description, made.name) == ({}, {}, {"en": "Long"})

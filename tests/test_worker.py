@@ -20,6 +20,7 @@ from sqlalchemy.exc import OperationalError
 
 from models import Attention, Heartbeat, Order, OutboxMessage, now
 from shop import orders, worker
+from shop.attention import flag
 from shop.db import db, write
 from shop.limits import UNLIMITED
 from shop.states import CUSTOMER, AttentionKind, OrderState, OutboxKind
@@ -441,3 +442,32 @@ def test_a_database_that_does_not_answer_is_told_once(
     told = [record.message.rpartition(": ")[2] for record in caplog.records if record.name == "shop.worker"]
     assert told == ["down", "no such role", "no such role"]
     assert "Traceback" not in caplog.text
+
+
+def test_an_item_says_how_often_it_happened_and_when_first_and_last(app: Flask) -> None:
+    long_ago = now() - timedelta(days=1)
+    with write() as session:
+        flag(session, AttentionKind.UNKNOWN_SECRET, "callback", times=3)
+        session.execute(update(Attention).values(opened_at=long_ago, last_at=long_ago))
+    with write() as session:
+        flag(session, AttentionKind.UNKNOWN_SECRET, "callback", times=2)
+    [item] = rows(Attention)
+    assert (item.count, item.opened_at) == (5, long_ago)
+    assert item.last_at > now() - timedelta(minutes=1)
+
+
+def test_mails_go_into_a_folder_that_is_made_with_those_above_it(new_app: Any, gateway: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "not" / "yet" / "there"
+    with new_app(MAIL_URL=str(folder)).app_context():
+        OrderFactory(gateway).awaiting()
+        worker.tick()
+    assert len(list(folder.iterdir())) == 1
+
+
+def test_a_digest_names_twenty_of_a_kind_and_the_next_the_others(app: Flask, tmp_path: Path) -> None:
+    with write() as session:
+        for number in range(21):
+            flag(session, AttentionKind.PAID_TWICE, f"A-{5000 + number}")
+    worker.tick()
+    [digest] = [message for name, message in mails(tmp_path).items() if "digest" in name]
+    assert [number for number in range(21) if f"A-{5000 + number}" in digest.get_content()] == [*range(20)]
