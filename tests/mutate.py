@@ -188,17 +188,18 @@ class Map:
 
 
 def starting_programs() -> set[str]:
-    """The tests that start the shop as a program of its own: they have a fixture that does."""
-    functions = [
-        (".".join(path.relative_to(ROOT).with_suffix("").parts), node.name, {one.arg for one in node.args.args})
-        for path in (ROOT / "tests").rglob("test_*.py")
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.FunctionDef)
-    ]
-    starting = {"start", "serve"}
-    while more := {name for _, name, needs in functions if needs & starting} - starting:
-        starting |= more
-    return {f"{module}.{name}" for module, name, _ in functions if name in starting and name.startswith("test_")}
+    """The tests that start the shop as a program of its own, by a fixture that does or by one of their module."""
+    found = set()
+    for path in (ROOT / "tests").rglob("test_*.py"):
+        module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        functions = [node for node in nodes if isinstance(node, ast.FunctionDef)]
+        needs = {node.name: {one.arg for one in node.args.args} for node in functions}
+        starting = {"start", "serve"}
+        while more := {name for name, needed in needs.items() if needed & starting} - starting:
+            starting |= more
+        found |= {f"{module}.{name}" for name in starting if name.startswith("test_")}
+    return found
 
 
 def record(folder: Path) -> None:
