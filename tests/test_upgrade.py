@@ -247,7 +247,8 @@ def test_a_database_that_cannot_be_opened_is_one_line(
     (tmp_path / "folder").mkdir()
     (tmp_path / "text").write_text("not a database " * 100)
     wrong = new_app(DATABASE_URL=f"sqlite:///{tmp_path / where}")
-    result = wrong.test_cli_runner().invoke(args=command)
+    with wrong.app_context():
+        result = wrong.test_cli_runner().invoke(args=command)
     assert result.exit_code == 1
     assert result.output.startswith("Error: The database can't be opened: ")
     assert result.output.count("\n") == 1
