@@ -464,7 +464,7 @@ def test_mails_go_into_a_folder_that_is_made_with_those_above_it(new_app: Any, g
     assert len(list(folder.iterdir())) == 1
 
 
-def test_a_digest_names_twenty_of_a_kind_and_the_next_the_others(app: Flask, tmp_path: Path) -> None:
+def test_a_digest_names_twenty_of_a_kind(app: Flask, tmp_path: Path) -> None:
     with write() as session:
         for number in range(21):
             flag(session, AttentionKind.PAID_TWICE, f"A-{5000 + number}")
