@@ -51,7 +51,7 @@ def restore(backup: Path) -> Path | None:
 
     Raises:
         Failed, OSError: the present database is still in its place, or was moved to where the text says.
-        SettingError: its prices are in another currency.
+        SettingError: the backup's prices are in another currency. (PostgreSQL's are compared by `mark_in_place`.)
     """
     backup.open("rb").close()  # raises for a missing file, which SQLite would make
     target = sqlite_file()
