@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -574,7 +574,11 @@ def test_with_the_option_it_says_what_it_does_and_creates_the_smallest_whole_inv
     assert [level for level, _ in fields] == ["ok"] * 6
     [(_, _, authorization, body)] = [request for request in stub.requests if request[0] == "PUT"]
     assert authorization == f"Bearer {API_KEY}"
-    assert json.loads(body)["amount"] == 1
+    address = at_stub.extensions["settings"].public_url
+    sent = json.loads(body)
+    assert (sent["amount"], sent["successUrl"], sent["cancelUrl"]) == (1, address, address)
+    assert sent["header"]
+    assert sent["description"]
 
 
 def test_whatever_the_client_can_run_into_has_its_fix() -> None:
@@ -667,6 +671,25 @@ def test_a_server_that_says_nothing_is_not_waited_for_long(
     assert time.monotonic() - started < 5
 
 
+def test_of_an_answer_without_end_only_the_beginning_is_read() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def talk() -> None:
+            client, _ = server.accept()
+            with client, suppress(OSError):  # whoever asked hangs up
+                client.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+                for _ in range(400):
+                    client.sendall(b"more\n" * 1000)
+                    time.sleep(0.01)
+
+        talking = threading.Thread(target=talk)
+        talking.start()
+        answer = probe.ask("GET", f"http://127.0.0.1:{server.getsockname()[1]}/")
+        assert (answer.status, answer.text) == (200, "more\n" * 200)
+        assert talking.is_alive()
+        talking.join()
+
+
 def test_a_public_url_that_redirects_is_a_failure_and_is_not_followed(shop: Any, new_app: Any, stub: Stub) -> None:
     there = shop().extensions["settings"].public_url
     stub.says("GET /healthz", 301, Location=f"{there}/healthz")
@@ -748,6 +771,22 @@ def test_a_callback_that_does_not_get_through_is_a_failure(new_app: Any, stub: S
     _, lines = report(new_app(PUBLIC_URL=stub.url))
     level, text = one("callback", lines)
     assert (level, "HTTP 404" in text, "POST /amwal/callback" in text) == ("FAIL", True, True)
+
+
+@pytest.mark.parametrize(
+    ("said", "level", "words"),
+    [
+        (b'{"result": "too_many"}', "warn", "payments still get in"),
+        (b"<h1>429 Too Many Requests</h1> nginx", "FAIL", "let proxies pass"),
+    ],
+)
+def test_only_the_shops_own_limit_of_callbacks_is_no_failure(
+    new_app: Any, stub: Stub, said: bytes, level: str, words: str
+) -> None:
+    stub.says("GET /healthz", 200, b"ok\n")
+    stub.says("POST /amwal/callback", 429, said)
+    found, text = one("callback", report(new_app(PUBLIC_URL=stub.url))[1])
+    assert (found, words in text) == (level, True), text
 
 
 def test_a_callback_that_another_shop_answers_is_a_failure(
