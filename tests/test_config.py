@@ -188,9 +188,31 @@ def test_row_74_what_is_pasted_is_read_as_it_was_meant(name: str, written: str, 
     assert getattr(load(GOOD | {name: written}), name.lower()) == read
 
 
-def test_the_longest_reservation_can_be_made() -> None:
-    longest = {"RESERVATION_MINUTES": "43200", "CONFIRMATION_MINUTES": "43200"}
-    assert load(GOOD | longest).reservation_minutes == 30 * 24 * 60
+EDGES = [
+    ("RESERVATION_MINUTES", "1", "43200", ["0", "43201"]),
+    ("CONFIRMATION_MINUTES", "0", "43200", ["-1", "43201"]),
+    ("TRUSTED_PROXIES", "0", "10", ["-1", "11"]),
+    ("SHOP_TAX_RATE", "0", "99.99", ["-0.01", "100"]),
+    ("SECRET_KEY", "x" * 32, "x" * 400, ["x" * 31]),
+    ("SECRET_KEY_FALLBACKS", "x" * 32, "x" * 400, ["x" * 31]),
+    ("SHOP_TAX_NUMBER", "x", "x" * 40, ["x" * 41]),
+]
+
+
+@pytest.mark.parametrize(("name", "least", "most", "beyond"), EDGES, ids=[edge[0] for edge in EDGES])
+def test_a_setting_is_taken_up_to_its_limits_and_not_beyond(
+    name: str, least: str, most: str, beyond: list[str]
+) -> None:
+    for value in (least, most):
+        assert load(GOOD | {name: value})
+    for value in beyond:
+        with pytest.raises(SettingError, match=name):
+            load(GOOD | {name: value})
+
+
+@pytest.mark.parametrize(("words", "meaning"), [("on 1 true yes ON Yes", True), ("off 0 false no OFF No", False)])
+def test_a_switch_is_set_by_any_of_these_words(words: str, *, meaning: bool) -> None:
+    assert [load(GOOD | {"DEMO": word}).demo for word in words.split()] == [meaning] * 6
 
 
 def test_row_58_what_is_not_ours_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -92,7 +92,7 @@ def test_row_57_whoever_has_connected_is_served_before_the_stop(serve: Serve, mi
 
 
 def test_row_57_a_connection_that_is_kept_alive_delays_no_stop(serve: Serve, migrated: Path, tmp_path: Path) -> None:
-    """As a proxy keeps them, with a request on them all the time."""
+    """As a proxy keeps them, with a request on them all the time; and one on which nothing was ever sent."""
     (tmp_path / "shop.db").write_bytes(migrated.read_bytes())
     port = free_port()
     here = f"http://127.0.0.1:{port}"
@@ -112,10 +112,12 @@ def test_row_57_a_connection_that_is_kept_alive_delays_no_stop(serve: Serve, mig
         wait_for(f"{here}/healthz")
         for proxy in proxies:
             proxy.start()
+        silent = socket.create_connection(("127.0.0.1", port))
         time.sleep(0.5)
     finally:
         shop.send_signal(signal.SIGTERM)
         assert shop.wait(server.DRAIN_SECONDS / 2) == 0
+    silent.close()
     for proxy in proxies:
         proxy.join()
     assert set(statuses) == {200}

@@ -99,6 +99,13 @@ def test_without_orders_there_are_headings(app: Flask) -> None:
     assert "".join(spreadsheets.export_orders(None, None)) == ",".join(spreadsheets.HEADINGS) + "\r\n"
 
 
+def test_nothing_was_paid_or_refunded_for_an_unpaid_order(app: Flask, order: OrderFactory) -> None:
+    order.placed()
+    [row] = export(app)
+    shown = [row[name] for name in ("paid", "refunded", "paid_at", "paid_late", "delivery_state", "tracking")]
+    assert shown == ["0.00", "0.00", "", "no", "", ""]
+
+
 def test_orders_come_in_chunks_without_a_gap(app: Flask, order: OrderFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     made = [order.placed().number for _ in range(7)]
     for size in (1, 3, 7, 8):
