@@ -385,7 +385,6 @@ def test_row_97_a_reader_that_is_too_slow_is_closed(
     assert len(here.active_channels) == 1
 
 
-@pytest.mark.slow
 def test_row_97_a_reader_that_pauses_is_not_idle(
     serving: Serving, client: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

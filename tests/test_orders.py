@@ -183,6 +183,17 @@ def test_row_66_the_first_return_extends_the_reservation_once(app: Flask, order:
     assert order.again(waiting).state is OrderState.AWAITING_PAYMENT
 
 
+def test_row_66_a_return_is_recorded_once_and_only_of_an_order_that_waits(app: Flask, order: OrderFactory) -> None:
+    waiting, paid = order.awaiting(), order.awaiting()
+    order.pay(paid)
+    orders.record_return(waiting.id)
+    first = order.again(waiting).returned_at
+    for one in (waiting, paid):
+        orders.record_return(one.id)
+    assert order.again(waiting).returned_at == first
+    assert order.again(paid).returned_at is None
+
+
 def test_row_66_holding_again_gives_no_second_extension_and_a_second_return_counts(
     app: Flask, order: OrderFactory
 ) -> None:

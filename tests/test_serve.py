@@ -186,6 +186,23 @@ def children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows ends a process without asking it")
+@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
+def test_a_worker_by_itself_ends_when_told(start: Start, migrated: Path, tmp_path: Path, stop: signal.Signals) -> None:
+    """As systemd ends it: what it is doing is finished, and that is no failure."""
+    database = tmp_path / "shop.db"
+    database.write_bytes(migrated.read_bytes())
+    settings = settings_for(tmp_path, "http://127.0.0.1:9/projects/none")
+    worker = start("-m", "flask", "--app", "app", "worker", env=settings)
+    for _ in range(100):
+        with closing(sqlite3.connect(database)) as connection:
+            if connection.execute("SELECT count(*) FROM heartbeat").fetchone()[0]:
+                break
+        time.sleep(0.1)
+    worker.send_signal(stop)
+    assert worker.wait(10) == 0
+
+
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks at processes as Linux shows them")
 def test_a_worker_that_dies_is_started_again_and_ends_with_a_server_that_dies(
     serve: Serve, migrated: Path, tmp_path: Path
