@@ -20,7 +20,7 @@ from shop.ops import cli
 from shop.ops.connections import BODY_LIMIT
 from shop.ops.logs import init_logs
 from shop.views.errors import init_errors
-from shop.views.guards import csrf
+from shop.views.guards import init_csrf
 from shop.views.i18n import init_i18n
 
 
@@ -50,7 +50,7 @@ def create_app(given: Mapping[str, str] | None = None) -> Flask:
         init_gateway(app)
         security.init_security(app)
         limits.init_limits(app)
-        csrf.init_app(app)
+        init_csrf(app)
         init_templates(app)
         init_i18n(app)
         views.register(app)

@@ -258,6 +258,11 @@ class Basket(Base):
         """The value of its products at today's prices, in minor units."""
         return sum(item.amount for item in self.items)
 
+    @property
+    def is_in_stock(self) -> bool:
+        """Whether all of it can be ordered."""
+        return all(item.product.active and item.product.stock >= item.quantity for item in self.items)
+
 
 class BasketItem(Base):
     """A product and its quantity in a basket."""
@@ -439,6 +444,11 @@ class Order(Base):
     def product_lines(self) -> list["OrderLine"]:
         """The lines that use stock."""
         return [line for line in self.lines if line.kind is LineKind.PRODUCT]
+
+    @property
+    def is_in_stock(self) -> bool:
+        """Whether there is enough of its products to reserve them once more."""
+        return all(line.product and line.product.stock >= line.quantity for line in self.product_lines)
 
     @property
     def quantities(self) -> dict[int, int]:

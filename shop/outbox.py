@@ -1,6 +1,6 @@
 """The outbox: effects that follow a commit, stored by that commit, so each happens at least once despite crashes."""
 
-from sqlalchemy import select
+from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from models import OutboxMessage
@@ -19,8 +19,10 @@ def mail_keys(order_id: int) -> list[str]:
 
 
 def has_mailed_link(order_id: int) -> bool:
-    """Whether an e-mail with the order's link was queued."""
-    return db.session.scalar(select(OutboxMessage.id).where(OutboxMessage.key.in_(mail_keys(order_id)))) is not None
+    """Whether an e-mail with the order's link was sent, or is about to be: none that failed and is tried again."""
+    sent_or_new = or_(OutboxMessage.done_at.is_not(None), OutboxMessage.error == "")
+    mails = select(OutboxMessage.id).where(OutboxMessage.key.in_(mail_keys(order_id)), sent_or_new)
+    return db.session.scalar(mails.limit(1)) is not None
 
 
 def _key(kind: OutboxKind, order_id: int) -> str:

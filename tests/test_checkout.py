@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from flask import Flask
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 import amwal
 from models import Basket, DeliveryMethod, GatewayCall, Invoice, Order, OutboxMessage, Product, StockMovement, digest
@@ -299,7 +299,7 @@ def test_without_the_gateway_the_order_is_kept_and_can_be_tried_again(lonely: Fl
     before = stock_of("stoneware-cup")
     client.fill_basket()
     page = client.follow(client.post("/checkout", data=client.checkout_form())).text
-    assert "payment service isn't responding" in heading(page)
+    assert heading(page) == "We couldn't get your payment code"
     [order] = rows(Order)
     assert order.state is OrderState.PLACED
     assert order.invoice_claimed_until is None
@@ -431,6 +431,29 @@ def test_a_qr_that_cannot_be_used_is_drawn_by_the_shop(app: Flask, order: OrderF
     waiting = order.awaiting()
     assert waiting.invoice is not None
     assert amwal.is_png(waiting.invoice.qr)
+
+
+def test_what_was_sold_meanwhile_leads_to_the_basket_before_any_form(client: CheckingClient) -> None:
+    client.fill_basket("brass-dallah")
+    form = client.checkout_form(note="Ring twice")
+    set_stock("brass-dallah", 0)
+    refused = client.post("/checkout", data=form)
+    assert (refused.status_code, "Ring twice" in refused.text) == (422, True), "what was typed is kept"
+    assert "Not enough Brass Dallah left." in refused.text
+    [notice] = re.findall(r'<div class="notice notice-error.*?</div>\s*</div>', refused.text, re.DOTALL)
+    assert 'href="/basket"' in notice
+    shown = client.get("/checkout")
+    assert (shown.status_code, shown.headers["Location"]) == (303, "/basket")
+    assert "Sold out. Remove it to continue." in client.follow(shown).text
+
+
+def test_a_delivery_that_is_no_longer_offered_is_refused(client: CheckingClient) -> None:
+    client.fill_basket()
+    form = client.checkout_form(delivery="express")
+    with write() as session:
+        session.execute(update(DeliveryMethod).filter_by(slug="express").values(active=False))
+    assert client.post("/checkout", data=form).status_code == 422
+    assert not rows(Order)
 
 
 def test_every_stock_movement_is_in_the_ledger(client: CheckingClient) -> None:

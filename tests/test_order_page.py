@@ -12,13 +12,13 @@ import pytest
 from flask import Flask
 from sqlalchemy import event, update
 
-from models import Invoice, Order, Product, Shop
+from models import Invoice, Order, OutboxMessage, Product, Shop, now
 from shop import orders, payments, worker
 from shop.db import db, write
 from shop.money import exponent
 from shop.states import COLLECTION, CUSTOMER, SHIPMENT, Actor, By, DeliveryState, OrderState
 from shop.views import browser
-from tests.conftest import CheckingClient, OrderFactory, decode, rows, set_stock
+from tests.conftest import PUBLIC_URL, CheckingClient, OrderFactory, decode, rows, set_stock
 from tests.pages import Page, heading
 
 
@@ -64,7 +64,8 @@ def test_waiting(buyer: CheckingClient, placed: Any) -> None:
     assert "data:image/png;base64," in page
     links = {one.get("href", ""): one for one in Page(page).all("a")}
     assert placed.invoice.url in links
-    assert status(buyer, placed) == {"state": "awaiting_payment", "label": "Waiting for payment", "final": False}
+    told = {"state": "awaiting_payment", "label": "Waiting for payment", "final": False, "view": "waiting"}
+    assert status(buyer, placed) == told
 
 
 def test_row_40_opening_the_success_url_pays_nothing(buyer: CheckingClient, placed: Any, order: OrderFactory) -> None:
@@ -102,7 +103,7 @@ def test_paid(buyer: CheckingClient, placed: Any, order: OrderFactory) -> None:
     assert placed.number in page
     assert "$64.00" in page
     assert placed.invoice.url not in page
-    assert status(buyer, placed) == {"state": "paid", "label": "Paid", "final": True}
+    assert status(buyer, placed) == {"state": "paid", "label": "Paid", "final": True, "view": "paid"}
     receipt = buyer.get(path(placed, "/receipt"))
     assert receipt.status_code == 200
     assert "12 Olive Street" in receipt.text
@@ -177,6 +178,42 @@ def test_expired_and_sold_meanwhile(buyer: CheckingClient, placed: Any, order: O
     page = post(buyer, placed, "reservation")
     assert heading(page) == "Your items are no longer reserved"
     assert "Not enough Brass Dallah left" in page
+    assert "Reserve them again" not in page
+    assert "Order again" in page
+
+
+def test_the_status_says_when_the_page_would_look_different(
+    buyer: CheckingClient, stranger: CheckingClient, placed: Any
+) -> None:
+    """Also where the order's state stays the same: the script shows the page anew."""
+    stranger.get(path(placed, "?returned=success"))
+    assert status(buyer, placed)["view"] == "confirming"
+    told = buyer.get(path(placed, "/status?returned=cancel")).json
+    assert told
+    assert told["view"] == "waiting", "as on the page that this browser has open"
+    script = Page(buyer.get(path(placed, "?returned=cancel")).text).all("div")
+    assert [one["data-status-url"] for one in script if "data-view" in one] == [path(placed, "/status?returned=cancel")]
+    with write() as session:
+        session.execute(
+            update(Order).values(state=OrderState.PLACED, invoice_claimed_until=now() + timedelta(seconds=9))
+        )
+    assert status(buyer, placed)["view"] == "preparing"
+    with write() as session:
+        session.execute(update(Order).values(invoice_claimed_until=None))
+    assert status(buyer, placed)["view"] == "unreachable"
+
+
+def test_a_mail_that_cannot_be_sent_is_not_promised(buyer: CheckingClient, placed: Any) -> None:
+    assert "e-mailed you this link" not in buyer.get(path(placed)).text
+    with write() as session:
+        session.execute(update(OutboxMessage).values(attempts=1, error="ConnectionRefusedError"))
+    assert "We haven't e-mailed you this link." in buyer.get(path(placed)).text
+    page = buyer.get(path(placed, "?returned=success")).text
+    assert "please keep this page open" in page
+    assert "we'll e-mail you" not in page
+    with write() as session:
+        session.execute(update(OutboxMessage).values(attempts=2, error="", done_at=now()))
+    assert "we'll e-mail you" in buyer.get(path(placed)).text
 
 
 def test_needs_review(buyer: CheckingClient, placed: Any, order: OrderFactory) -> None:
@@ -302,6 +339,33 @@ def test_row_105_where_cookies_are_off_the_key_goes_on_opening(app: Flask, place
     for _ in range(2):
         assert "Olive Street" in browser.get(link).text
     assert f"/cancellation?key={placed.key}" in browser.get(link).text
+
+
+@pytest.mark.parametrize("what", ["cancellation", "basket"])
+def test_row_44_where_cookies_are_off_the_key_works_the_buttons(
+    app: Flask, placed: Any, order: OrderFactory, what: str
+) -> None:
+    browser = app.test_client(use_cookies=False)
+    answer = browser.post(path(placed, f"/{what}?key={placed.key}"), headers={"Origin": PUBLIC_URL})
+    assert answer.status_code == 303
+    page = browser.get(answer.headers["Location"]).text
+    if what == "basket":
+        assert heading(page) == "Your browser keeps no cookies"
+    else:
+        assert order.again(placed).state is OrderState.CANCELLED
+        assert heading(page) == "Order cancelled"
+
+
+def test_row_45_only_a_browser_without_our_cookies_needs_no_token_beside_the_key(
+    app: Flask, buyer: CheckingClient, placed: Any, order: OrderFactory
+) -> None:
+    button = path(placed, f"/cancellation?key={placed.key}")
+    without = app.test_client(use_cookies=False)
+    assert without.post(button, headers={"Origin": "https://evil.example"}).status_code == 400
+    assert without.post(path(placed, "/cancellation"), headers={"Origin": PUBLIC_URL}).status_code == 400
+    assert buyer.post(button, headers={"Origin": PUBLIC_URL}).status_code == 400
+    assert without.post(f"{button}x", headers={"Origin": PUBLIC_URL}).status_code == 403
+    assert order.again(placed).state is OrderState.AWAITING_PAYMENT
 
 
 def test_row_105_a_language_alone_shows_that_cookies_are_kept(stranger: CheckingClient, placed: Any) -> None:

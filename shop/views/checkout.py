@@ -70,7 +70,7 @@ def _differs(order: Order, contact: dict[str, str]) -> bool:
 def _page(sent: CheckoutForm, refused: refusals.Refusal | None = None, status: int = 200) -> ResponseReturnValue:
     """Render the form for the current basket, with the typed values and their errors."""
     basket = baskets.find(browser.basket_token())
-    if basket is None or not basket.items:
+    if basket is None or not basket.items or not (sent.is_submitted() or basket.is_in_stock):
         if refused:
             flash(str(refused.message), "error")
         return redirect(url_for("basket.show"), 303)

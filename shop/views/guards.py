@@ -4,13 +4,32 @@ from collections.abc import Callable
 from functools import wraps
 from typing import ParamSpec
 
-from flask import Response, abort, request
+from flask import Flask, Response, abort, request
 from flask.typing import ResponseReturnValue
 from flask_wtf import CSRFProtect
 
 from shop.security import is_same_origin
+from shop.views import browser
 
 csrf = CSRFProtect()
+
+
+def init_csrf(app: Flask) -> None:
+    """Ask every form for a CSRF token, except where `csrf.exempt` says otherwise."""
+    app.config["WTF_CSRF_CHECK_DEFAULT"] = False  # for `check_token`, which checks it instead
+    csrf.init_app(app)
+    app.before_request(check_token)
+
+
+def check_token() -> None:
+    """Refuse a form without its CSRF token, unless the browser sent no cookie but an order's key.
+
+    Without a cookie there is nothing that another site could use, and no token could be checked. So whoever keeps no
+    cookies can still use the buttons of an order that they opened by the link in their e-mail.
+    """
+    if not ("key" in request.args and not browser.sends_cookies() and is_same_origin(request)):
+        csrf.protect(apply_exemptions=True)
+
 
 P = ParamSpec("P")
 

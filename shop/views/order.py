@@ -59,22 +59,23 @@ def show(token: str) -> ResponseReturnValue:
         status_view=status_view(order, came_back_unpaid=returned == "cancel"),
         full=full,
         key=key if full else "",
-        may_resume=limits.may_resume(order),
+        may_resume=limits.may_resume(order) and order.is_in_stock,
         just_paid=browser.sees_paid_first(order),
         link_mailed=outbox.has_mailed_link(order.id),
         qr_uri=_data_uri(order),
         payment_host=urlsplit(order.invoice.url).netloc if order.invoice else "",
-        status_url=url_for("order.status", token=token),
+        status_url=url_for("order.status", token=token, returned=returned),
     )
 
 
 @bp.get("/status")
 def status(token: str) -> ResponseReturnValue:
-    """The order's state as JSON, for the page's script: one query, never cached."""
-    state = db.session.scalar(select(Order.state).filter_by(token=token))
-    if state is None:
+    """The order's state and its page's view as JSON, for the page's script: one query, never cached."""
+    order = db.session.scalar(select(Order).filter_by(token=token))
+    if order is None:
         return jsonify(error="no such order"), 404
-    return jsonify(state=state.value, label=str(state.label), final=state.is_final)
+    view, state = status_view(order, came_back_unpaid=request.args.get("returned") == "cancel"), order.state
+    return jsonify(state=state.value, label=str(state.label), final=state.is_final, view=view)
 
 
 @bp.get("/qr.png")
@@ -135,7 +136,7 @@ def order_again(token: str) -> ResponseReturnValue:
     """Put the order's products into the basket again."""
     order, _key = _own_order(token)
     browser.keep_basket(baskets.add_order(browser.basket_token(), order))
-    return redirect(url_for("basket.show"), 303)
+    return redirect(url_for("basket.show", added=None if browser.sends_cookies() else 1), 303)
 
 
 def order_or_404(token: str) -> Order:
@@ -147,7 +148,7 @@ def order_or_404(token: str) -> Order:
     )
     order = db.session.scalar(select(Order).filter_by(token=token).options(*together))
     if order is None:
-        abort(404, _("We can't find this order. If you have paid for it, please don't pay again, and write to us."))
+        abort(404, _("We can't find this order. If you have paid for it, please don't pay again, and contact us."))
     return order
 
 
@@ -166,7 +167,7 @@ def status_view(order: Order, *, came_back_unpaid: bool) -> str:
     Once any browser has returned by successUrl, the page doesn't ask for payment again, to avoid a double payment.
     """
     if order.is_in_doubt:
-        return "confirming"
+        return "in_doubt"
     if order.state is OrderState.PLACED:
         return "preparing" if order.is_asking else "unreachable"
     if order.state is OrderState.AWAITING_PAYMENT:

@@ -1,5 +1,5 @@
-// Asks how the order stands, and shows the page anew as soon as that changed.
-const page = document.querySelector("[data-state]");
+// Asks how the order stands, and shows the page anew as soon as it would look different.
+const page = document.querySelector("[data-view]");
 const soon = 2000;
 const late = 30000;
 let wait = soon;
@@ -9,9 +9,9 @@ async function ask() {
   try {
     const reply = await fetch(page.dataset.statusUrl, { cache: "no-store" });
     if (!reply.ok) throw new Error(reply.status);
-    const { state, label, final } = await reply.json();
+    const { view, label, final } = await reply.json();
     wait = soon;
-    if (state !== page.dataset.state) {
+    if (view !== page.dataset.view) {
       page.querySelector("[role=status]").textContent = label;
       // The new page begins at its heading, also for those who hear it, and not where this one was scrolled to.
       history.scrollRestoration = "manual";

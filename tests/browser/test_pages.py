@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from flask import Flask
-from playwright.sync_api import Page
+from playwright.sync_api import Page, Route
 
 from models import GatewayCall, Order, now
 from shop import orders
@@ -210,6 +210,27 @@ def test_row_47_a_script_in_names_and_notes_stays_text(visit: Callable[..., Visi
     visitor.page.goto(f"{demo.shop}/orders/{placed.token}?key={placed.key}")
     assert "broken" not in visitor.page.title()
     assert evil in visitor.page.locator("main").inner_text()
+
+
+def test_row_44_the_key_stays_where_the_browser_keeps_no_cookies(
+    visit: Callable[..., Visitor], demo: Demo, shop: Flask
+) -> None:
+    placed = OrderFactory(shop.extensions["store"]).placed()
+    page = visit().page
+    asked = []
+
+    def without_cookies(route: Route) -> None:
+        answer = route.fetch(max_redirects=0)
+        asked.append(route.request.method)
+        route.fulfill(response=answer, headers={k: v for k, v in answer.headers.items() if k != "set-cookie"})
+
+    page.route(f"{demo.shop}/orders/**", without_cookies)
+    page.goto(f"{demo.shop}/orders/{placed.token}?key={placed.key}")
+    page.wait_for_timeout(500)
+    assert "HEAD" in asked, "the script has looked whether the cookie is kept"
+    page.reload()
+    assert placed.key in page.url
+    assert "12 Olive Street" in page.locator("main").inner_text()
 
 
 def test_row_105_the_orders_key_leaves_the_address_bar_and_the_history(
