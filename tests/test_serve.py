@@ -241,7 +241,7 @@ def test_half_of_the_threads_may_wait_for_the_gateway(app: Flask, monkeypatch: p
     assert [slots.acquire(blocking=False) for _ in range(3)] == [True, True, False]
 
 
-@pytest.mark.parametrize(("proxies", "sender"), [("0", "127.0.0.1"), ("1", "203.0.113.9")])
+@pytest.mark.parametrize(("proxies", "sender"), [("0", "127.0.0.1"), ("1", "203.0.113.9"), ("2", "198.51.100.1")])
 def test_row_46_a_senders_address_comes_from_a_proxy_that_is_known(
     serve: Serve, migrated: Path, tmp_path: Path, proxies: str, sender: str
 ) -> None:

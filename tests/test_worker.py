@@ -249,7 +249,7 @@ def test_row_64_back_by_success_url_and_no_callback_for_a_quarter_of_an_hour(app
     worker.tick()
     assert attention(AttentionKind.POSSIBLY_PAID) is None
     with write() as session:
-        orders.lock(session, waiting.id).returned_at = now() - timedelta(minutes=16)
+        orders.lock(session, waiting.id).returned_at = now() - timedelta(minutes=15, seconds=1)
     worker.tick()
     worker.tick()
     item = attention(AttentionKind.POSSIBLY_PAID)
