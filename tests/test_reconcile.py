@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 from flask import Flask
-from sqlalchemy import ColumnElement, select
+from sqlalchemy import ColumnElement, select, update
 from sqlalchemy.orm import Session
 
-from models import CallbackAttempt, Delivery, Order, OutboxMessage, Payment, Staff
+from models import CallbackAttempt, Delivery, Invoice, Order, OutboxMessage, Payment, Staff
 from shop import orders, payments, reconcile
 from shop.db import write
 from shop.ops import audit
@@ -206,3 +206,19 @@ def test_row_65_compared_with_the_gateways_account(app: Flask, order: OrderFacto
     assert [one.id for one in found.paid] == [paid.id, by_hand.id]
     assert found.unknown == ["somebody-else's", *(f"unknown-{number}" for number in range(1200))]
     assert reconcile.compare([]) == reconcile.Comparison()
+
+
+@pytest.mark.parametrize("before", [0, 499, 500, 1001])
+def test_row_100_an_id_of_another_form_is_found_wherever_it_stands(
+    app: Flask, order: OrderFactory, before: int
+) -> None:
+    """Among more words than a statement takes parameters, too."""
+    waiting = order.awaiting()
+    with write() as session:
+        session.execute(update(Invoice).values(gateway_id="inv_7Qx"))
+    others = [f"{number:024x}" for number in range(before)]
+    ids, without = reconcile.read_ids("\n".join([*others, "inv_7Qx", "Total"]))
+    assert ids == [*others, "inv_7Qx"]
+    assert without == ["Total"]
+    found = reconcile.compare(ids)
+    assert (found.unpaid, found.unknown) == ([order.again(waiting)], others)
