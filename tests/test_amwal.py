@@ -480,7 +480,7 @@ def test_a_reply_compressed_twice_is_not_unpacked(bad_gateway: Gateway, headers:
     assert time.monotonic() - started < 1
 
 
-@pytest.mark.parametrize("status", ["102 Processing", "103 Early Hints"])
+@pytest.mark.parametrize("status", ["101 Switching Protocols", "102 Processing", "103 Early Hints", "199 Other"])
 def test_an_interim_reply_is_not_taken_for_the_reply(bad_gateway: Gateway, status: str) -> None:
     """Taken for it, each reply would go to the request after its own: one order would get another's invoice."""
 
