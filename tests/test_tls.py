@@ -133,7 +133,7 @@ def test_row_27_a_bad_certificate_gets_no_key_and_a_person_is_told(
     assert heard == []
     assert placed.state is OrderState.PLACED
     assert placed.invoice is None
-    assert "payment service isn&#39;t responding" in client.get(f"/orders/{placed.token}?key={placed.key}").text
+    assert "We couldn&#39;t get your payment code" in client.get(f"/orders/{placed.token}?key={placed.key}").text
     [call] = rows(GatewayCall)
     assert (call.outcome, call.detail) == ("BadReply", "no safe connection to the gateway (SSLError)")
     told = attention(AttentionKind.GATEWAY_REPLY)
