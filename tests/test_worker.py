@@ -387,6 +387,36 @@ def test_a_password_is_sent_encrypted_or_not_at_all(
     assert ("no encryption" in message.error) != encrypted
 
 
+@pytest.mark.parametrize("scheme", ["smtps", "smtp"])
+def test_a_mail_server_with_a_strange_certificate_gets_neither_password_nor_mail(
+    new_app: Any, gateway: Any, certificate: Path, scheme: str
+) -> None:
+    mailbox, logins = Mailbox(), []
+
+    def authenticate(*_: Any) -> AuthResult:
+        logins.append(1)
+        return AuthResult(success=True)
+
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(certificate)
+    options: dict[str, Any] = {"ssl_context": tls} if scheme == "smtps" else {"tls_context": tls}
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    server = Controller(
+        mailbox, hostname="127.0.0.1", port=port, authenticator=authenticate, auth_require_tls=False, **options
+    )
+    server.start()
+    try:
+        with new_app(MAIL_URL=f"{scheme}://shop:pw@127.0.0.1:{port}").app_context():
+            OrderFactory(gateway).awaiting()
+            worker.tick()
+            [message] = rows(OutboxMessage)
+    finally:
+        server.stop()
+    assert (logins, mailbox.received) == ([], [])
+    assert "certificate" in message.error.lower()
+
+
 def test_the_worker_stops_between_two_mails(app: Flask, order: OrderFactory, tmp_path: Path) -> None:
     order.awaiting(), order.awaiting()
     stop = threading.Event()
