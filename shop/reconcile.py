@@ -11,6 +11,7 @@ from sqlalchemy.orm import contains_eager, selectinload
 
 from models import Attention, Invoice, Order, Payment, Shop, Staff, now
 from shop.attention import flag
+from shop.config import settings
 from shop.db import db, write
 from shop.payments import apply_payment, lock_by_invoice
 from shop.states import Actor, AttentionKind, By, PaymentSource
@@ -54,16 +55,18 @@ def read_ids(text: str) -> tuple[list[str], list[str]]:
     """Find invoice ids in any text: one a line, a spreadsheet, a page that was copied.
 
     Returns:
-        The ids, each once, and the lines that have none.
+        The ids, each once, and the lines that have none. The id in the project's address is no invoice's.
     """
     lines = [line for one in text.splitlines() if (line := visible(one))]
     found = [[line, *re.findall(r"[\w-]+", line), *GATEWAY_ID.findall(line)] for line in lines]
     words = list(dict.fromkeys(chain.from_iterable(found)))
     known = {one for start in range(0, len(words), 500) for one in _known(words[start : start + 500])}
+    project = settings.amwal_project_url.rpartition("/")[2].lower()
     ids = [
         [word if word in known else word.lower() for word in of_line if word in known or GATEWAY_ID.fullmatch(word)]
         for of_line in found
     ]
+    ids = [[one for one in of_line if one != project] for of_line in ids]
     return list(dict.fromkeys(chain.from_iterable(ids))), [
         line for line, some in zip(lines, ids, strict=True) if not some
     ]

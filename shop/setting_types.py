@@ -160,7 +160,7 @@ def mail_address(value: str) -> str:
     except ValueError:
         raise wrong from None
     by_smtp = parts.scheme in ("smtp", "smtps") and parts.hostname and value.startswith(f"{parts.scheme}://")
-    if not by_smtp and (value.lower().startswith("smtp") or "://" in value):  # `smtp.example.com:587` is no folder
+    if not by_smtp and re.search(r"(?i)^smtp|://|^[\w.-]{2,}:\d+$", value):  # `mail.example.com:587` is no folder
         raise wrong
     return value
 

@@ -279,7 +279,9 @@ def test_without_its_driver_postgresql_stops_the_start_with_what_to_install(monk
     assert (config.ROOT / "requirements-server.txt").exists()
 
 
-@pytest.mark.parametrize("value", ["smtp.example.com:587", "SMTPS//u@h", "smtp://h:notaport", "smtp://", "http://h"])
+@pytest.mark.parametrize(
+    "value", ["smtp.example.com:587", "mail.example:587", "SMTPS//u@h", "smtp://h:notaport", "smtp://", "http://h"]
+)
 def test_a_mail_address_is_no_folder(value: str) -> None:
     with pytest.raises(SettingError, match="MAIL_URL"):
         load(GOOD | {"MAIL_URL": value})

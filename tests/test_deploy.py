@@ -134,6 +134,7 @@ def test_plain_http_and_other_names_lead_nowhere(site: Site) -> None:
     )
     assert moved == f"301 {site.url}/a?b=c"
     site.curl(f"https://other.example:{site.port}/", host="other.example", expect=35)  # the handshake is refused
+    site.curl("--http1.1", "-H", "Host: other.example", site.url, expect=52)  # nothing is answered
     for version, refused in (("1.1", True), ("1.2", False), ("1.3", False)):
         site.curl("-o", "/dev/null", f"--tlsv{version}", "--tls-max", version, site.url, expect=35 if refused else 0)
 

@@ -29,7 +29,7 @@ from sqlalchemy.exc import OperationalError
 from waitress.server import create_server
 
 import amwal
-from models import Attention, CallbackAttempt, Heartbeat, OutboxMessage, now
+from models import Attention, CallbackAttempt, DeliveryMethod, Heartbeat, OutboxMessage, now
 from shop import worker
 from shop.attention import flag
 from shop.db import engine, journal_mode, sqlite_library, write
@@ -312,6 +312,14 @@ def test_a_database_without_tables_is_a_failure(new_app: Any, tmp_path: Path) ->
     (tmp_path / "empty.db").touch()
     _, lines = report(new_app(DATABASE_URL=f"sqlite:///{tmp_path / 'empty.db'}"))
     assert one("migrations", lines)[0] == "FAIL"
+
+
+def test_without_a_delivery_method_nobody_can_order(app: Flask) -> None:
+    assert one("delivery", report(app)[1])[0] == "ok"
+    with write() as session:
+        session.execute(update(DeliveryMethod).values(active=False))
+    level, text = one("delivery", report(app)[1])
+    assert (level, "nobody can order" in text, "make-it-yours.md" in text) == ("FAIL", True, True)
 
 
 def test_row_67_a_worker_that_is_silent_or_was_never_there_is_a_failure(app: Flask) -> None:

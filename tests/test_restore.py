@@ -1,5 +1,7 @@
 """Restoring a backup (rows 93, 100): no payment is forgotten, no number given twice, nobody asked to pay again."""
 
+import email
+import email.policy
 import os
 import shutil
 import sqlite3
@@ -15,6 +17,7 @@ from sqlalchemy import update
 
 from models import Attention, Heartbeat, Order, OutboxMessage, Payment, Shop, now
 from shop import orders, payments, privacy, reconcile, worker
+from shop.config import settings
 from shop.db import db, journal_mode, sqlite_library, write
 from shop.limits import UNLIMITED
 from shop.ops import audit, doctor, health, restore
@@ -237,6 +240,41 @@ def test_row_100_a_list_without_any_invoice_ends_the_doubt_only_where_none_was_p
     assert command(app, "compare", str(file), "--all", "0")[0] == 0
     assert not health.uncompared_since()
     assert not order.again(waiting).is_in_doubt
+
+
+def test_row_100_the_comparison_says_what_to_do_and_repeats_no_key(
+    app: Flask, order: OrderFactory, tmp_path: Path
+) -> None:
+    """As when the whole page of the account is copied: the project's id is no invoice's."""
+    waiting = order.awaiting()
+    restore.mark_in_place()
+    project, key = settings.amwal_project_url, settings.amwal_api_key
+    invoice = order.again(waiting).invoice
+    assert invoice
+    file = tmp_path / "list.txt"
+    file.write_text(f"Project {project}\nKey {key}\n{invoice.gateway_id}\n{'a' * 24}\n")
+    code, said = command(app, "compare", str(file), "--all", "3")
+    assert (code, "Invoice ids in it: 2, not 3" in said) == (1, True), said
+    assert key not in said
+    code, said = command(app, "compare", str(file), "--all", "2")
+    assert code == 1
+    assert f"USD  {invoice.gateway_id}\n" in said
+    assert f"unknown here  {'a' * 24}\n" in said
+    assert "The comparison is complete. What differs is flagged" in said
+    assert "comparison is complete" not in command(app, "compare", str(file))[1]
+
+
+@pytest.mark.parametrize("restored", [True, False])
+def test_row_100_the_mail_about_a_restore_promises_nothing(
+    app: Flask, order: OrderFactory, tmp_path: Path, *, restored: bool
+) -> None:
+    order.pay(order.awaiting(), secret="forged")
+    if restored:
+        restore.mark_in_place()
+    worker.tick()
+    [file] = tmp_path.glob("mail/mail-digest-*.eml")
+    said = email.message_from_bytes(file.read_bytes(), policy=email.policy.default).get_content()
+    assert ("A backup was restored" in said, "No payment is lost" in said) == (restored, not restored)
 
 
 FORMS: list[Callable[[str], str]] = [

@@ -32,6 +32,8 @@ def test_web_and_worker_come_and_go_together(
     try:
         wait_for(f"http://127.0.0.1:{port}/statusz")  # which wants a worker's heartbeat, too
         workers = children(shop.pid) if Path("/proc/self/task").exists() else []
+        # A terminal's Ctrl-C goes to the server alone: a worker that ends first would be taken for one that died.
+        assert all(os.getsid(one) != os.getsid(shop.pid) for one in workers)
     finally:
         shop.send_signal(stop)
         assert shop.wait(20) == 0
@@ -201,6 +203,9 @@ def test_a_worker_by_itself_ends_when_told(start: Start, migrated: Path, tmp_pat
         time.sleep(0.1)
     worker.send_signal(stop)
     assert worker.wait(10) == 0
+    with closing(sqlite3.connect(database)) as connection:
+        left = connection.execute("SELECT count(*) FROM heartbeat WHERE name = 'worker'").fetchone()
+    assert left == (0,), "nobody has to wait until it counts as silent"
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks at processes as Linux shows them")

@@ -1,6 +1,7 @@
 """CSV out and in. Row 54 of docs/faults.md: no cell is a formula."""
 
 import csv
+import re
 import stat
 from datetime import UTC, date, datetime
 from io import StringIO
@@ -13,12 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import event, select, update
 
-from models import Category, Order, Product, Refund, Staff, StockMovement
+from models import Category, DeliveryMethod, Order, Product, Refund, Staff, StockMovement
 from shop import catalogue, spreadsheets
 from shop.db import db, write
 from shop.money import to_minor
 from shop.ops import audit
 from shop.states import StockReason
+from tests.children import ROOT
 from tests.conftest import API_KEY, OrderFactory, rows, stock_of
 
 
@@ -97,6 +99,18 @@ def test_a_file_is_made_for_spreadsheets_and_for_its_owner(app: Flask, order: Or
 
 def test_without_orders_there_are_headings(app: Flask) -> None:
     assert "".join(spreadsheets.export_orders(None, None)) == ",".join(spreadsheets.HEADINGS) + "\r\n"
+
+
+def test_the_files_in_the_documents_are_taken_as_they_stand(app: Flask, tmp_path: Path) -> None:
+    written = (ROOT / "docs" / "make-it-yours.md").read_text(encoding="utf-8")
+    runner = app.test_cli_runner()
+    for kind, command in (("json", "sample-shop"), ("csv", "import-products")):
+        [content] = re.findall(rf"```{kind}\n(.*?)```", written, re.DOTALL)
+        (tmp_path / f"shop.{kind}").write_text(content, encoding="utf-8")
+        result = runner.invoke(args=[command, str(tmp_path / f"shop.{kind}")])
+        assert result.exit_code == 0, result.output
+    assert "courier" in [one.slug for one in rows(DeliveryMethod)]
+    assert {"green-tea", "mint-tea"} <= {one.slug for one in rows(Product)}
 
 
 def test_nothing_was_paid_or_refunded_for_an_unpaid_order(app: Flask, order: OrderFactory) -> None:

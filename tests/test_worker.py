@@ -454,6 +454,21 @@ def test_where_to_pay_is_not_told_to_who_has_paid_or_cancelled(app: Flask, order
     assert list(mails(tmp_path)) == [f"mail-receipt-{paid.id}.eml"]
 
 
+def test_a_database_without_tables_is_told_once(new_app: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """On SQLite and on PostgreSQL, which has another error for it."""
+    app = new_app()
+    with app.app_context():
+        with write() as session:
+            session.execute(text("DROP TABLE heartbeat"))
+        stop = threading.Event()
+        threading.Timer(0.5, stop.set).start()
+        worker.work(stop, pause=0.05)
+    told = [record.message for record in caplog.records if record.name == "shop.worker"]
+    assert len(told) == 1, told
+    assert "heartbeat" in told[0]
+    assert "Traceback" not in caplog.text
+
+
 def test_a_database_that_does_not_answer_is_told_once(
     app: Flask, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

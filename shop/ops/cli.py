@@ -23,11 +23,12 @@ from flask_migrate import upgrade
 from sqlalchemy.exc import SQLAlchemyError
 
 from shop import privacy, reconcile, spreadsheets, worker
-from shop.config import SettingError, settings
+from shop.config import SettingError, current_settings, settings
 from shop.db import sqlite_file, write
 from shop.gateway import THREADS
 from shop.money import to_decimal
-from shop.ops import audit, backup, doctor, restore, sample, server
+from shop.ops import audit, backup, doctor, health, restore, sample, server
+from shop.security import NOT_SHOWN, repeats_a_secret
 from shop.writer_lock import OtherMachine
 
 log = logging.getLogger(__name__)
@@ -85,15 +86,19 @@ parent_option = click.option("--parent", type=int, hidden=True, expose_value=Fal
 
 
 @click.command("sample-shop")
-def sample_shop() -> None:
-    """Upgrade the database and fill it with the sample shop, from shop/ops/sample_shop.json. Run again, it updates."""
+@click.argument("file", type=FILE, required=False)
+def sample_shop(file: Path | None) -> None:
+    """Upgrade the database and fill it with the sample shop, or with yours. Run again, it updates.
+
+    FILE has categories, products and delivery methods, written as in shop/ops/sample_shop.json. Each may be [].
+    """
     with _plain_errors(must_exist=False):
         upgrade()
         try:
-            added, updated = sample.fill()
+            added, updated = sample.fill(file)
         except sample.BadSample as error:
             raise click.ClickException(str(error)) from None
-    click.echo(f"Sample shop: {added} products added, {updated} updated.")
+    click.echo(f"{file.name if file else 'Sample shop'}: {added} products added, {updated} updated.")
 
 
 @click.command()
@@ -113,6 +118,8 @@ def serve(host: str, port: int, threads: int, no_worker: bool) -> None:
     if current_app.debug:
         raise click.ClickException("Debug mode is on, which is for development only. Remove FLASK_DEBUG or --debug.")
     _check_database()
+    for problem in health.unready():
+        click.echo(f"Warning: {problem}.", err=True)
     app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
     app.extensions["amwal"].slots = BoundedSemaphore(threads // 2)
     click.echo(f"Serving {settings.public_url} on {host}:{port}. Press Ctrl-C to stop.")
@@ -164,7 +171,9 @@ class WorkerProcess:
     def _start(self) -> subprocess.Popen[bytes]:
         self.started = time.monotonic()
         command = [sys.executable, "-m", "flask", "--app", "app", "worker", "--parent", str(os.getpid())]
-        return subprocess.Popen(command, cwd=self.folder)
+        return subprocess.Popen(
+            command, cwd=self.folder, start_new_session=True
+        )  # Ctrl-C ends the server, which ends it
 
 
 @click.command("worker")
@@ -177,6 +186,7 @@ def worker_command() -> None:
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, lambda *_: stop.set())
     worker.work(stop)
+    worker.sign_off()
 
 
 @click.command("doctor")
@@ -283,8 +293,8 @@ def backup_command(file: Path) -> None:
 def restore_command(file: Path | None, mark: bool) -> None:
     """Put a backup in the place of the database, and mark it as not yet compared with the gateway.
 
-    The present SQLite database is kept beside it; a PostgreSQL database must be new and empty. Order numbers go on a
-    thousand later. Open orders wait for confirmation, until compare has found what was paid meanwhile.
+    The present SQLite database is kept beside it; a PostgreSQL database must be new and empty. Order numbers go on at
+    least a thousand later. Open orders wait for confirmation, until compare has found what was paid meanwhile.
     """
     if (file is None) != mark:
         raise click.UsageError("Give the FILE of a backup, or --mark for a database that was restored by other means.")
@@ -319,12 +329,15 @@ def restore_command(file: Path | None, mark: bool) -> None:
 def compare(file: BinaryIO, total: int | None) -> None:
     """Compare the gateway's list of paid invoices with the payments here. Exit code 1 if they differ.
 
-    FILE is any text with invoice ids in it; - reads from the terminal.
+    FILE is any text with invoice ids in it; - reads from the terminal. For "unpaid here", look at the payment in your
+    account: the order can be confirmed by hand. "Unknown here" may be of an order that was lost: ask the buyer, or
+    refund it.
     """
     with _plain_errors():
         content = file.read()
         encoding = "utf-16" if content.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) else "utf-8-sig"
         ids, without = reconcile.read_ids(content.decode(encoding, "replace"))
+        without = [NOT_SHOWN if repeats_a_secret(current_settings(), line) else line for line in without]
         if total is None and not ids:
             raise click.ClickException(
                 "There is no invoice id in it. Copy the list of paid invoices from your account."
@@ -340,10 +353,13 @@ def compare(file: BinaryIO, total: int | None) -> None:
     click.echo(f"Invoice ids: {len(ids)}. Lines without one: {len(without)}.")
     for order in found.unpaid:
         amount = to_decimal(order.total, order.currency)
-        click.echo(f"unpaid here   {order.number}  {order.state.value}  {amount} {order.currency}")
+        paid = f"{order.number}  {order.state.value}  {amount} {order.currency}"
+        click.echo(f"unpaid here   {paid}  {order.invoice and order.invoice.gateway_id}")
     for gateway_id in found.unknown:
         click.echo(f"unknown here  {gateway_id}")
     click.echo(f"{len(found.paid)} paid here, {len(found.unpaid)} unpaid here, {len(found.unknown)} unknown here.")
+    if total is not None:
+        click.echo("The comparison is complete. What differs is flagged, and stands in the next digest e-mail.")
     sys.exit(1 if found.unpaid or found.unknown else 0)
 
 

@@ -15,10 +15,10 @@ from pathlib import Path
 from urllib.parse import urljoin, urlsplit
 
 from flask import current_app
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from models import Heartbeat, now
+from models import DeliveryMethod, Heartbeat, now
 from shop import gateway
 from shop.config import current_settings, settings
 from shop.db import db, engine, sqlite_file, sqlite_library
@@ -151,6 +151,16 @@ def check_worker(_case: Case) -> Iterator[Finding]:
     yield Finding("FAIL", text, "start flask --app app serve, which starts one, or flask --app app worker")
 
 
+def check_delivery(_case: Case) -> Iterator[Finding]:
+    """Whether there is a delivery method, without which nobody can order."""
+    count = db.session.scalar(select(func.count()).select_from(DeliveryMethod).filter_by(active=True)) or 0
+    if count:
+        yield Finding("ok", f"{count} delivery methods to choose from")
+    else:
+        fix = "add one by flask --app app sample-shop FILE: see docs/make-it-yours.md"
+        yield Finding("FAIL", "no delivery method is active, so nobody can order", fix)
+
+
 def check_restore(_case: Case) -> Iterator[Finding]:
     """Whether a restored backup still waits for the comparison with the gateway."""
     if since := health.uncompared_since():
@@ -205,6 +215,7 @@ CHECKS: dict[str, tuple[Callable[[Case], Iterator[Finding]], set[str]]] = {
     "connections": (check_connections, set()),
     "migrations": (check_migrations, {"database"}),
     "worker": (check_worker, {"migrations"}),
+    "delivery": (check_delivery, {"migrations"}),
     "restore": (check_restore, {"migrations"}),
     "gateway": (check_gateway, set()),
     "clock": (check_clock, {"gateway"}),
