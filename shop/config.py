@@ -272,7 +272,7 @@ def _check_together(values: Mapping[str, Any]) -> None:
     if project.scheme != "https" and not values["demo"] and project.hostname not in LOOPBACK:
         raise SettingError("AMWAL_PROJECT_URL must begin with https://, or the API key would travel in the clear.")
     if not values["amwal_api_key"].isascii() or not values["amwal_api_key"].isprintable():
-        raise SettingError("AMWAL_API_KEY cannot be used: it has characters that no key has. Copy it again.")
+        raise SettingError("AMWAL_API_KEY can't be used: it has characters that no key has. Copy it again.")
     if values["database_url"].startswith("postgresql") and not values["secret_key"] and not values["demo"]:
         raise SettingError(
             "SECRET_KEY is missing. With PostgreSQL, several machines can serve the shop, and must sign cookies with "
