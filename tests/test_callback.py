@@ -284,7 +284,7 @@ def test_row_14_other_methods_get_405_with_allow(client: CheckingClient, path: s
 
 
 @pytest.mark.parametrize("path", [URL, URL + "/"])
-@pytest.mark.parametrize("base_url", ["http://127.0.0.1:8000", "http://localhost:8000"])
+@pytest.mark.parametrize("base_url", ["http://127.0.0.1:9", "http://localhost:9"])
 def test_row_14_both_paths_work_and_none_redirects(new_app: Any, gateway: Any, path: str, base_url: str) -> None:
     app = new_app(DEMO="on")
     with app.app_context():

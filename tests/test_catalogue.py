@@ -103,7 +103,7 @@ def test_the_list_takes_two_queries_however_long_it_is(app: Flask) -> None:
     add_products(60)
     statements: list[str] = []
     event.listen(db.engine, "before_cursor_execute", lambda *args: statements.append(args[2]))
-    app.test_client().get("/", base_url="http://127.0.0.1:8000")
+    app.test_client().get("/", base_url="http://127.0.0.1:9")
     assert len(statements) == 2
 
 

@@ -564,7 +564,7 @@ def test_two_web_processes_and_two_workers_share_one_database(
 
 
 ONCE: dict[str, Any] = {"allow_redirects": False, "timeout": 30}
-BY_PROXY: dict[str, Any] = {"headers": {"Host": "127.0.0.1:8000"}, "timeout": 30}
+BY_PROXY: dict[str, Any] = {"headers": {"Host": "127.0.0.1:9"}, "timeout": 30}
 
 
 def fill_basket(number: int, doors: list[str]) -> tuple[requests.Session, dict[str, str]]:

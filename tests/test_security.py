@@ -73,7 +73,7 @@ def test_unknown_pages_are_not_found(client: CheckingClient) -> None:
     assert client.get("/pages/..%2Fbase").status_code == 404
 
 
-@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1:9000", "localhost:8000", "127.0.0.1", ""])
+@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1:9000", "localhost:9", "127.0.0.1", ""])
 def test_row_46_another_host_name_is_refused(client: CheckingClient, host: str) -> None:
     response = client.get("/", headers={"Host": host})
     assert response.status_code == 400
@@ -114,7 +114,7 @@ def test_row_46_links_come_from_public_url(new_app: Any, gateway: Any, proxies: 
         assert answer.headers["Location"].startswith("/orders/")
         [placed] = rows(Order)
         at_the_gateway = gateway.invoice(placed.invoice.gateway_id)
-        assert at_the_gateway.success_url.startswith("http://127.0.0.1:8000/orders/")
+        assert at_the_gateway.success_url.startswith("http://127.0.0.1:9/orders/")
         assert "evil" not in at_the_gateway.cancel_url
 
 
@@ -127,7 +127,7 @@ def test_health_checks_answer_to_any_host(client: CheckingClient) -> None:
 def test_in_the_demo_loopback_leads_to_the_one_address(new_app: Any) -> None:
     app = new_app(DEMO="on", PUBLIC_URL="http://192.168.1.7:8000")
     client = app.test_client()
-    response = client.get("/products/cup?lang=ar", base_url="http://127.0.0.1:8000")
+    response = client.get("/products/cup?lang=ar", base_url="http://127.0.0.1:9")
     assert response.status_code == 307
     assert response.headers["Location"] == "http://192.168.1.7:8000/products/cup?lang=ar"
     assert client.get("/", base_url="http://192.168.1.7:8000").status_code == 200
@@ -263,7 +263,7 @@ def test_row_44_cookies_of_a_former_secret_key_are_still_good(new_app: Any) -> N
 def test_row_50_the_session_cookie_is_guarded_and_named_after_app_and_port(client: CheckingClient) -> None:
     response = client.post("/basket/items", data={"product": "stoneware-cup", "quantity": "1"})
     cookie = response.headers["Set-Cookie"]
-    assert cookie.startswith("dukkan_8000=")
+    assert cookie.startswith("dukkan_9=")
     until = parsedate_to_datetime(re.findall(r"Expires=([^;]+)", cookie)[0])
     assert timedelta(days=29) < until - now() < timedelta(days=31), "a basket waits, also when the browser is closed"
     assert "HttpOnly" in cookie
@@ -435,7 +435,7 @@ def test_a_number_beyond_any_item_finds_nothing(client: CheckingClient) -> None:
     assert client.post(f"/basket/items/{'9' * 30}", data=data).status_code == 404
 
 
-@pytest.mark.parametrize("host", ["..", "[", "a b", "127.0.0.1:8000@evil.example"])
+@pytest.mark.parametrize("host", ["..", "[", "a b", "127.0.0.1:9@evil.example"])
 def test_row_46_a_host_that_makes_no_sense_is_refused_in_plain_text(new_app: Any, host: str) -> None:
     for demo in ("on", "off"):
         response = new_app(DEMO=demo).test_client().get("/", headers={"Host": host})
@@ -445,7 +445,7 @@ def test_row_46_a_host_that_makes_no_sense_is_refused_in_plain_text(new_app: Any
 
 def test_row_48_the_demos_redirect_keeps_odd_paths_in_one_line(new_app: Any) -> None:
     client = new_app(DEMO="on", PUBLIC_URL="http://192.168.1.7:8000").test_client()
-    response = client.get("/%0d%0aX-Evil:1?q=%0d%0a", base_url="http://localhost:8000")
+    response = client.get("/%0d%0aX-Evil:1?q=%0d%0a", base_url="http://localhost:9")
     assert response.headers["Location"] == "http://192.168.1.7:8000/%0D%0AX-Evil%3A1?q=%0d%0a"
 
 
@@ -494,7 +494,7 @@ def test_row_86_the_log_names_the_host_that_came_and_the_one_expected_once_a_min
         answer = client.get("/", base_url=f"http://{host}")
         assert (answer.status_code, answer.text) == (400, "This shop does not answer under that name.\n")
     [record] = caplog.records
-    assert "'127.0.0.1' was refused: PUBLIC_URL has '127.0.0.1:8000'" in record.getMessage()
+    assert "'127.0.0.1' was refused: PUBLIC_URL has '127.0.0.1:9'" in record.getMessage()
     client.application.extensions["refused_host_logged"] -= 61
     client.get("/", base_url="http://evil.example")
     assert len(caplog.records) == 2
@@ -508,7 +508,7 @@ def test_row_104_what_a_client_can_send_through_a_proxy_is_not_believed(new_app:
     assert answer.status_code == 200
     assert "evil" not in answer.text
     assert (
-        client.get("/", base_url="http://evil.example", headers={"X-Forwarded-Host": "127.0.0.1:8000"}).status_code
+        client.get("/", base_url="http://evil.example", headers={"X-Forwarded-Host": "127.0.0.1:9"}).status_code
         == 400
     )
     sent = {"X-Request-ID": "chosen-by-the-client"}

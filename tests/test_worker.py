@@ -55,7 +55,7 @@ def test_pay_here_and_receipt_are_sent_once_each(app: Flask, order: OrderFactory
         body = message.get_content()
         assert message["To"] == "sara@example.com"
         assert waiting.number in message["Subject"]
-        assert f"http://127.0.0.1:8000/orders/{waiting.token}?key={waiting.key}" in body
+        assert f"http://127.0.0.1:9/orders/{waiting.token}?key={waiting.key}" in body
         assert "1 × Brass Dallah: $64.00\nPick up at the shop: Free\nTotal: $64.00\n\n" in body
         assert "\n\n\n" not in body
         assert "%(" not in body + message["Subject"]

@@ -138,7 +138,7 @@ HEADERS = st.lists(
         | st.sampled_from(["application/json", "multipart/form-data; boundary=x", "text/plain; charset=utf-7"]),
     )
     | st.tuples(
-        st.just("Host"), st.sampled_from(["evil.example", "", "127.0.0.1:8000@evil.example", "127.0.0.1:8000."])
+        st.just("Host"), st.sampled_from(["evil.example", "", "127.0.0.1:9@evil.example", "127.0.0.1:9."])
     ),
     max_size=3,
     unique_by=lambda pair: pair[0],
