@@ -508,8 +508,7 @@ def test_row_104_what_a_client_can_send_through_a_proxy_is_not_believed(new_app:
     assert answer.status_code == 200
     assert "evil" not in answer.text
     assert (
-        client.get("/", base_url="http://evil.example", headers={"X-Forwarded-Host": "127.0.0.1:9"}).status_code
-        == 400
+        client.get("/", base_url="http://evil.example", headers={"X-Forwarded-Host": "127.0.0.1:9"}).status_code == 400
     )
     sent = {"X-Request-ID": "chosen-by-the-client"}
     assert re.fullmatch("[0-9a-f]{16}", client.get("/", headers=sent).headers["X-Request-ID"])

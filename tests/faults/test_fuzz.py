@@ -137,9 +137,7 @@ HEADERS = st.lists(
         PRINTABLE
         | st.sampled_from(["application/json", "multipart/form-data; boundary=x", "text/plain; charset=utf-7"]),
     )
-    | st.tuples(
-        st.just("Host"), st.sampled_from(["evil.example", "", "127.0.0.1:9@evil.example", "127.0.0.1:9."])
-    ),
+    | st.tuples(st.just("Host"), st.sampled_from(["evil.example", "", "127.0.0.1:9@evil.example", "127.0.0.1:9."])),
     max_size=3,
     unique_by=lambda pair: pair[0],
 )
