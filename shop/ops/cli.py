@@ -171,9 +171,8 @@ class WorkerProcess:
     def _start(self) -> subprocess.Popen[bytes]:
         self.started = time.monotonic()
         command = [sys.executable, "-m", "flask", "--app", "app", "worker", "--parent", str(os.getpid())]
-        return subprocess.Popen(
-            command, cwd=self.folder, start_new_session=True
-        )  # Ctrl-C ends the server, which ends it
+        # In a session of its own: a terminal's Ctrl-C goes to the server alone, which ends it.
+        return subprocess.Popen(command, cwd=self.folder, start_new_session=True)
 
 
 @click.command("worker")
