@@ -7,7 +7,7 @@ import pytest
 from flask import Flask
 from sqlalchemy import event, select
 
-from models import Category, Product
+from models import Category, DeliveryMethod, Product
 from shop import paging
 from shop.catalogue import PAGE, Sort, products, searchable
 from shop.db import db, write
@@ -198,6 +198,13 @@ def test_row_96_pictures_of_ones_own_work_and_running_it_again_updates(
         ({"price": 0}, "price_positive"),
         ({"slug": None}, "an entry has no 'slug'"),
         ({"colour": "red"}, "lamp: a Product has no colour"),
+        ({"price": "9.00"}, "lamp: name, price or stock can't be used"),
+        ({"price": 2**31}, "lamp: name, price or stock can't be used"),
+        ({"stock": -1}, "lamp: name, price or stock can't be used"),
+        ({"stock": True}, "lamp: name, price or stock can't be used"),
+        ({"name": "Lamp"}, "lamp: name, price or stock can't be used"),
+        ({"subtitle": {"en": 5}}, "lamp: subtitle can't be used"),
+        ({"active": "no"}, "lamp: active can't be used"),
     ],
 )
 def test_row_96_what_is_wrong_in_the_file_is_named_and_nothing_is_written(
@@ -211,6 +218,50 @@ def test_row_96_what_is_wrong_in_the_file_is_named_and_nothing_is_written(
     assert said in result.output
     assert result.output.count("\n") == 1
     assert len(rows(Product)) == before
+
+
+COURIER = {"slug": "courier", "name": {"en": "Courier"}, "description": {"en": "Soon"}, "price": 7, "free_from": None}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (b"hello", "Expecting value"),
+        ("{}".encode("utf-16"), "can't decode"),
+        (b"[1]", "it isn't written like"),
+        (b'{"categories": 5, "products": [], "delivery": []}', "it isn't written like"),
+        (b'{"delivery": []}', "an entry has no 'categories'"),
+        ({"price": -1}, "courier: price can't be used"),
+        ({"price": 4.5}, "courier: price can't be used"),
+        ({"price": 10**30}, "courier: price can't be used"),
+        ({"price": True}, "courier: price can't be used"),
+        ({"name": "Courier"}, "courier: name can't be used"),
+        ({"name": {}}, "courier: name can't be used"),
+        ({"active": "no"}, "courier: active can't be used"),
+        ({"free_from": "40"}, "courier: free_from can't be used"),
+    ],
+)
+def test_a_file_of_ones_own_is_taken_whole_or_not_at_all(
+    app: Flask, tmp_path: Path, wrong: bytes | dict[str, object], said: str
+) -> None:
+    file, before = tmp_path / "own.json", len(rows(DeliveryMethod))
+    data = {"categories": [], "products": [], "delivery": [COURIER | wrong]} if isinstance(wrong, dict) else {}
+    file.write_bytes(wrong if isinstance(wrong, bytes) else json.dumps(data).encode())
+    result = app.test_cli_runner().invoke(args=["sample-shop", str(file)])
+    assert result.exit_code == 1
+    assert result.output.startswith("Error: own.json: ")
+    assert said in result.output
+    assert result.output.count("\n") == 1
+    assert len(rows(DeliveryMethod)) == before
+
+
+def test_what_a_delivery_method_must_have(app: Flask, tmp_path: Path) -> None:
+    for name in ("name", "price"):
+        left = {key: value for key, value in COURIER.items() if key != name}
+        file = tmp_path / "own.json"
+        file.write_text(json.dumps({"categories": [], "products": [], "delivery": [left]}))
+        result = app.test_cli_runner().invoke(args=["sample-shop", str(file)])
+        assert (result.exit_code, f"courier: {name} can't be used" in result.output) == (1, True)
 
 
 @pytest.mark.parametrize("query", ["?q=cup", "?category=coffee", "?after=1"])

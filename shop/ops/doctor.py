@@ -155,7 +155,7 @@ def check_delivery(_case: Case) -> Iterator[Finding]:
     """Whether there is a delivery method, without which nobody can order."""
     count = db.session.scalar(select(func.count()).select_from(DeliveryMethod).filter_by(active=True)) or 0
     if count:
-        yield Finding("ok", f"{count} delivery methods to choose from")
+        yield Finding("ok", f"delivery methods to choose from: {count}")
     else:
         fix = "add one by flask --app app sample-shop FILE: see docs/make-it-yours.md"
         yield Finding("FAIL", "no delivery method is active, so nobody can order", fix)

@@ -13,6 +13,7 @@ from shop.catalogue import picture, searchable
 from shop.db import write
 from shop.states import StockReason
 
+LARGEST = 2**31  # what a column holds
 DATA = Path(__file__).with_name("sample_shop.json")
 
 
@@ -34,10 +35,12 @@ def fill(file: Path | None = None) -> tuple[int, int]:
     """
     file = file or DATA
     try:
-        return _fill(json.loads(file.read_text(encoding="utf-8")))
+        return _fill(json.loads(file.read_text(encoding="utf-8-sig")))
     except KeyError as error:
         raise BadSample(f"{file.name}: an entry has no {error}") from None
-    except (ValueError, TypeError) as error:
+    except TypeError:
+        raise BadSample(f"{file.name}: it isn't written like {DATA.name}") from None
+    except ValueError as error:
         raise BadSample(f"{file.name}: {error}") from None
     except IntegrityError as error:
         raise BadSample(f"{file.name}: {str(error.orig).splitlines()[0]}") from None
@@ -73,6 +76,8 @@ def _put(session: Session, model: Any, entries: list[dict[str, Any]]) -> dict[st
     for position, values in enumerate(entries):
         if unknown := [name for name in values if not hasattr(model, name)]:
             raise ValueError(f"{values['slug']}: a {model.__name__} has no {', '.join(unknown)}")
+        if wrong := _wrong_values(model, values):
+            raise ValueError(f"{values['slug']}: {', '.join(wrong)} can't be used; see {DATA.name}")
         row = found[values["slug"]] = known.get(values["slug"]) or model(**values)
         for name, value in (values | {"position": position}).items():
             setattr(row, name, value)
@@ -81,10 +86,27 @@ def _put(session: Session, model: Any, entries: list[dict[str, Any]]) -> dict[st
     return found
 
 
+def _wrong_values(model: Any, values: dict[str, Any]) -> list[str]:
+    """The names of what is missing, or of another type than its column."""
+    needed = {"name", "price"} & set(model.__table__.columns.keys())
+    wrong = sorted(needed - values.keys())
+    for name, value in values.items():
+        column = model.__table__.columns.get(name)
+        if column is None or (value is None and column.nullable):
+            continue
+        fits = type(value) is column.type.python_type and (type(value) is not int or 0 <= value < LARGEST)
+        if type(value) is dict:
+            fits = bool(value or name != "name") and all(type(text) is str for text in value.values())
+        wrong += [] if fits else [name]
+    return wrong
+
+
 def _error(product: dict[str, Any], categories: set[str]) -> str:
     try:
         picture(product["image"])
     except ValueError as error:
         return f"{product['slug']}: {error}"
+    if _wrong_values(Product, {"name": product["name"], "price": product["price"], "stock": product["stock"]}):
+        return f"{product['slug']}: name, price or stock can't be used; see {DATA.name}"
     there = product["category"] in categories
     return "" if there else f"{product['slug']}: there is no category {product['category']}"
