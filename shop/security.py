@@ -182,7 +182,7 @@ def repeats_a_secret(settings: Settings, text: str, *more: str) -> bool:
 
 def redact(body: bytes) -> str:
     """Cut a callback's body for the inbox, without UUIDs (the gateway's secrets are UUIDs) and values of `secret`."""
-    text = body[:4000].decode("utf-8", "replace").replace("\x00", "�")
+    text = body[:4000].decode("utf-8", "replace").replace("\x00", "")  # UTF-16 reads as text then, and is redacted
     text = re.sub(r"\\u00([46][0-9a-fA-F]|[57][0-9aA])", lambda escaped: chr(int(escaped[1], 16)), text)  # letters
     text = re.sub(r"""(?i)(secret["']?\s*[:=]\s*)("(?:[^"\\]|\\.)*"?|'[^']*'?|[^,}\]&]*)""", r'\1"…"', text)
     text = re.sub(r"[0-9a-fA-F]{8}-?(?:[0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12}", "…", text)
