@@ -76,7 +76,7 @@ def move_clock() -> ResponseReturnValue:
     if not 0 < seconds <= LONGEST_MOVE:
         abort(422, f"Advance the clock by 1 to {LONGEST_MOVE} seconds at a time.")
     store = web.store()
-    store.move_clock(seconds / current_app.config["SPEED"])
+    store.move_clock(seconds / current_app.config["SENDING"].speed)
     _wait_until(lambda: not store.clock_is_moving)
     return redirect(url_for(".overview", _anchor="clock"), 303)
 
@@ -122,7 +122,7 @@ def _page(form: Project | dict[str, Any], errors: dict[str, str] | None = None) 
         place=place,
         older=invoices[-1].number if len(invoices) == INVOICES_A_PAGE else None,
         most_attempts=MAX_ATTEMPTS,
-        trying_seconds=TRYING_SECONDS / current_app.config["SPEED"],
+        trying_seconds=TRYING_SECONDS / current_app.config["SENDING"].speed,
         clock_is_moving=store.clock_is_moving,
         now=store.now(),
     )

@@ -14,7 +14,7 @@ from werkzeug.exceptions import Unauthorized
 
 from sandbox import web
 from sandbox.records import NewInvoice, Request
-from sandbox.trouble import CASES, replies
+from sandbox.trouble import CASES
 
 # The real gateway's limits are not documented; beyond these, the shop has a bug.
 AMOUNT_BELOW = Decimal(10) ** 15
@@ -42,9 +42,10 @@ def create_invoice(project_id: str) -> ResponseReturnValue:
     if "followed" in request.args:
         g.trouble = "redirect followed"
     else:
-        g.trouble = web.store().take_trouble()
+        g.trouble = web.store().take_trouble(_logged_body())
     if g.trouble in CASES:
-        return replies.reply(g.trouble, _make_invoice)
+        response: ResponseReturnValue = CASES[g.trouble].act(_make_invoice)
+        return response
     return jsonify(data=_make_invoice(), err=0)
 
 
@@ -59,12 +60,16 @@ def log_request(response: Response) -> Response:
                 trouble=g.trouble,
                 status=response.status_code if g.status is None else g.status,
                 invoice_id=g.invoice_id,
-                body="" if response.status_code == 413 else request.get_data(as_text=True)[:4000],
+                body="" if response.status_code == 413 else _logged_body(),
                 refusal=str(error.get("message", "")),
                 bait=g.bait,
             )
         )
     return response
+
+
+def _logged_body() -> str:
+    return request.get_data(as_text=True)[:4000]
 
 
 def _make_invoice() -> dict[str, Any]:

@@ -7,6 +7,7 @@ from jinja2 import StrictUndefined
 from werkzeug.exceptions import HTTPException
 
 from sandbox import account, api, pages, web
+from sandbox.delivery import Sending
 from sandbox.store import Store
 from sandbox.trouble import views as trouble
 from sandbox.web import store_of
@@ -25,6 +26,7 @@ def create_app(  # noqa: PLR0913  (settings, all by name)
     public_url: str = "http://127.0.0.1:8001",
     speed: float = 1.0,
     mails: str | Path | None = None,
+    ca: Path | None = None,
 ) -> Flask:
     """Return the gateway as a WSGI application. A `DeliveryWorker` sends callbacks.
 
@@ -35,13 +37,14 @@ def create_app(  # noqa: PLR0913  (settings, all by name)
         public_url: the start of payment links.
         speed: divides the time between callback attempts.
         mails: the folder for failure e-mails; None for none.
+        ca: the certificates that a shop on https may have (PEM); None for the usual ones.
 
     Raises:
         sqlite3.Error, OSError: if the file can't be used.
     """
     app = Flask(__name__)
-    app.config.update(PUBLIC_URL=public_url.rstrip("/"), SPEED=speed, MAX_CONTENT_LENGTH=LARGEST_BODY)
-    app.config["MAILS"] = Path(mails) if mails else None
+    app.config.update(PUBLIC_URL=public_url.rstrip("/"), MAX_CONTENT_LENGTH=LARGEST_BODY)
+    app.config["SENDING"] = Sending(speed, Path(mails) if mails else None, ca)
     app.jinja_env.undefined = StrictUndefined
     app.url_map.converters["hex"] = web.HexConverter
     app.extensions["sandbox"] = Store(database, callback_url=callback_url, api_key=api_key)

@@ -1,7 +1,9 @@
 """Callback delivery: retry schedule, sending and worker thread ("The callback")."""
 
 import logging
+import re
 import threading
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from time import monotonic
@@ -45,6 +47,18 @@ def next_attempt_at(attempt: Attempt, speed: float) -> datetime | None:
     return attempt.started_at + timedelta(seconds=gap / speed)
 
 
+@dataclass(frozen=True)
+class Sending:
+    """How callbacks are sent."""
+
+    speed: float = 1.0
+    """Divides the time between attempts."""
+    mails: Path | None = None
+    """The folder for failure e-mails; None for none."""
+    ca: Path | None = None
+    """The certificates that a shop on https may have (PEM); None for the usual ones."""
+
+
 class DeliveryWorker:
     """Thread that sends due callbacks, up to 8 at once.
 
@@ -52,17 +66,10 @@ class DeliveryWorker:
     handle such duplicates from the real gateway, too.
     """
 
-    def __init__(self, store: Store, *, speed: float = 1.0, mails: Path | None = None) -> None:
-        """Create a stopped worker.
-
-        Args:
-            store: the callbacks.
-            speed: divides the time between attempts.
-            mails: the folder for failure e-mails; None for none.
-        """
+    def __init__(self, store: Store, sending: Sending = Sending()) -> None:
+        """Create a stopped worker for the store's callbacks."""
         self._store = store
-        self._speed = speed
-        self._mails = mails
+        self._sending = sending
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="deliveries", daemon=True)
         self._attempts: dict[int, threading.Thread] = {}
@@ -125,7 +132,7 @@ class DeliveryWorker:
 
     def _attempt(self, delivery: Delivery) -> None:
         try:
-            send(self._store, delivery, speed=self._speed, mails=self._mails)
+            send(self._store, delivery, self._sending)
         except Exception:
             log.exception("Can't store a callback attempt; it will be repeated")
             self._stopping.wait(1.0)
@@ -134,55 +141,71 @@ class DeliveryWorker:
             self._store.delivery_changed.set()
 
 
-def send(store: Store, delivery: Delivery, *, speed: float, mails: Path | None) -> Attempt:
-    """Make and store one attempt of a callback, and schedule its retry if one is due.
-
-    `speed` divides the time until then; `mails` is the folder for failure e-mails, None for none.
-    """
+def send(store: Store, delivery: Delivery, sending: Sending) -> Attempt:
+    """Make and store one attempt of a callback, and schedule its retry if one is due."""
     project = store.project()
-    attempt = post(delivery, project.callback_url, store.now())
-    again_at = None if attempt.succeeded or delivery.once else next_attempt_at(attempt, speed)
+    attempt = post(delivery, project.callback_url, store.now(), sending.ca)
+    again_at = None if attempt.succeeded or delivery.once else next_attempt_at(attempt, sending.speed)
     store.record_attempt(attempt, next_attempt_at=again_at)
     outlook = "" if attempt.succeeded or delivery.once else ", given up"
     if again_at:
         outlook = f", retry at {again_at:%H:%M:%S} UTC"
     what = f"callback {attempt.number} of {MAX_ATTEMPTS} for invoice {delivery.invoice_id}"
     log.info("%s: %s%s", what, attempt.status or attempt.error, outlook)
-    if project.failure_mails_on and mails and not attempt.succeeded and not delivery.once:
+    if project.failure_mails_on and sending.mails and not attempt.succeeded and not delivery.once:
         try:
-            mail.write_failure_mail(mails, delivery, attempt, again_at)
+            mail.write_failure_mail(sending.mails, delivery, attempt, again_at)
         except OSError:  # a full disk must not stop the callbacks
             log.exception("Can't write the failure e-mail")
     return attempt
 
 
-def post(delivery: Delivery, url: str, started_at: datetime) -> Attempt:
+def browser(ca: Path | None = None) -> requests.Session:
+    """Return a session that takes nothing from the environment: no proxy, no .netrc, no certificates."""
+    session = requests.Session()
+    session.trust_env = False
+    session.verify = str(ca) if ca else True
+    return session
+
+
+def certificate_error(error: requests.exceptions.SSLError) -> str:
+    """Return why a TLS connection failed, and what to do."""
+    text = str(error)
+    reason = re.search(r"certificate verify failed: ([^(,]+[a-z])", text) or re.search(r"\[SSL: (\w+)\]", text)
+    said = reason[1] if reason else "unknown reason"
+    return f"TLS: {said}; if the certificate is of your own authority, give that one's with --ca FILE"
+
+
+def post(delivery: Delivery, url: str, started_at: datetime, ca: Path | None = None) -> Attempt:
     """Send a callback once and return the attempt; errors of the shop never raise.
 
-    `started_at` is the time on the project's clock.
+    `started_at` is the time on the project's clock. `ca`: see `Sending`.
     """
     clock = monotonic()
     status, reply, error = None, b"", ""
     try:
-        with requests.Session() as session:
-            session.trust_env = False  # no proxy, no .netrc
-            with session.post(
+        with (
+            browser(ca) as session,
+            session.post(
                 url,
                 data=delivery.body.encode("utf-8", "surrogateescape"),
                 headers={"Content-Type": "application/json", "Accept-Encoding": "identity"},
                 timeout=TIMEOUT_SECONDS,
                 allow_redirects=False,
                 stream=True,
-            ) as answer:
-                status = answer.status_code
-                # In pieces, because the timeout restarts with each byte.
-                while monotonic() < clock + TIMEOUT_SECONDS and len(reply) < REPLY_BYTES_KEPT:
-                    piece = answer.raw.read1(REPLY_BYTES_KEPT - len(reply))
-                    if not piece:
-                        break
-                    reply += piece
+            ) as answer,
+        ):
+            status = answer.status_code
+            # In pieces, because the timeout restarts with each byte.
+            while monotonic() < clock + TIMEOUT_SECONDS and len(reply) < REPLY_BYTES_KEPT:
+                piece = answer.raw.read1(REPLY_BYTES_KEPT - len(reply))
+                if not piece:
+                    break
+                reply += piece
     except requests.Timeout:
         error = f"no answer within {TIMEOUT_SECONDS} seconds"
+    except requests.exceptions.SSLError as problem:
+        error = certificate_error(problem)
     except requests.ConnectionError:
         error = "no connection"
     # HTTPError: the body breaks off or times out after the status, which still counts.

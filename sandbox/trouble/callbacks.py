@@ -1,11 +1,15 @@
-"""Faulty callbacks: sending them to the shop and judging its answers."""
+"""Faulty callbacks: sending them to the shop and judging its answers.
+
+Each case is given an invoice, and returns the callbacks that it sent; `late` and `never` send none.
+"""
 
 import json
 import secrets
+import shlex
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from flask import current_app
 
@@ -13,12 +17,15 @@ from sandbox import web
 from sandbox.delivery import send
 from sandbox.records import Attempt, Delivery, Invoice
 from sandbox.store import LEASE, callback_body
+from sandbox.trouble.cases import case
 
 LATE_SECONDS = 35 * 60
 """Slightly longer than shops usually reserve goods for an unpaid order."""
 OVERSIZED_BYTES = 1024 * 1024
 COPIES = 10
 MAX_AT_ONCE = 50
+MAX_LINE = 2000
+"""The longest body that is printed."""
 
 
 @dataclass(frozen=True)
@@ -29,69 +36,127 @@ class Step:
     expected: str
     ok: bool
     attempt: Attempt
+    body: str
+
+    @property
+    def answer(self) -> str:
+        """The HTTP status, or why there was none."""
+        return str(self.attempt.status or self.attempt.error)
+
+    @property
+    def curl(self) -> str:
+        """A command that sends the same again."""
+        return curl(self.attempt.url, self.body)
 
     def as_json(self) -> dict[str, object]:
         """Return the step as JSON, for the reply to `POST /trouble`."""
         return {
             "what": self.what,
             "expected": self.expected,
-            "answer": str(self.attempt.status or self.attempt.error),
+            "answer": self.answer,
             "ok": self.ok,
             "milliseconds": round(self.attempt.seconds * 1000),
             "reply": self.attempt.reply[:500],
+            "again": self.curl,
         }
 
 
-def start(name: str, invoice: Invoice) -> list[Step]:
-    """Run the fault case `name` on an invoice; return the callbacks sent.
+def curl(url: str, body: str) -> str:
+    """Return a shell command that posts a body."""
+    start, end = "", f"--data-raw {shlex.quote(body)}"
+    if len(body) > MAX_LINE:
+        start, end = f"head -c {len(body)} /dev/zero | tr '\\0' x | ", "--data-binary @-"
+    return f"{start}curl -i -H 'Content-Type: application/json' {end} {shlex.quote(url)}"
 
-    `late` and `never` send none.
-    """
-    return _CASES[name](invoice)
 
-
-def send_now(invoice_id: str) -> Attempt | None:
-    """Send an invoice's ordinary callback now; return None if none is waiting."""
+def send_now(invoice_id: str) -> list[Step]:
+    """Send an invoice's ordinary callback now, if one is waiting."""
     delivery = web.store().claim_delivery(invoice_id)
-    return _send(delivery) if delivery else None
+    return [_taken("the callback", delivery)] if delivery else []
 
 
 def _pay_and_send(invoice: Invoice, trouble: str) -> list[Step]:
     """Pay the invoice and send its callback, unless that was done before."""
     web.store().pay(invoice.id, tell_after=LEASE.total_seconds(), trouble=trouble)
-    attempt = send_now(invoice.id)
-    return [_taken("the callback", attempt)] if attempt else []
+    return send_now(invoice.id)
 
 
-def _duplicate(invoice: Invoice) -> list[Step]:
+@case("callback", rule=8)
+def good(invoice: Invoice) -> list[Step]:
+    """An ordinary payment.
+
+    A shop must answer 200 within 10 seconds, and mark the order paid.
+
+    This is how payments arrive.
+    """
+    return _pay_and_send(invoice, "")
+
+
+@case("callback", rule=9)
+def duplicate(invoice: Invoice) -> list[Step]:
+    """Duplicate.
+
+    A shop must answer 200 again, and store the payment only once.
+
+    The gateway retries when a 200 was lost on the way. Goods must not be sent twice.
+    """
     first = _pay_and_send(invoice, "")
-    return [*first, _taken("the same again", _send(_copy(invoice, "duplicate")))]
+    return [*first, _taken("the same again", _copy(invoice, "duplicate"))]
 
 
-def _concurrent(invoice: Invoice) -> list[Step]:
+@case("callback", rule=9)
+def concurrent(invoice: Invoice) -> list[Step]:
+    """Ten at once.
+
+    A shop must answer each 200, or 503 and accept the retry; store one payment.
+
+    Retries, and several machines of the gateway, can overlap. Goods must not be sent twice.
+    """
     store = web.store()
     store.pay(invoice.id, tell_after=LEASE.total_seconds())
     real = store.claim_delivery(invoice.id)
     copies = [_copy(invoice, "concurrent") for _ in range(COPIES - bool(real))]
     attempts = _send_together([*([real] if real else []), *copies])
-    anyone = any(attempt.succeeded for attempt in attempts)
+    good = {200, 503} if any(attempt.succeeded for attempt in attempts) else {200}
+    expected = "200, or 503 if another got 200"
     return [
-        Step(f"copy {number}", "200, or 503 if another got 200", anyone and attempt.status in {200, 503}, attempt)
+        Step(f"copy {number}", expected, attempt.status in good, attempt, copies[0].body)
         for number, attempt in enumerate(attempts, 1)
     ]
 
 
-def _late(invoice: Invoice) -> list[Step]:
+@case("callback", rule=10)
+def late(invoice: Invoice) -> list[Step]:
+    """Late.
+
+    A shop must answer 200 and store the payment; if the goods are gone, alert staff.
+
+    Payments are final: nobody can trace a payment that wasn't stored.
+    """
     web.store().pay(invoice.id, tell_after=LATE_SECONDS, trouble="late")
     return []
 
 
-def _after_cancel(invoice: Invoice) -> list[Step]:
+@case("callback", rule=10, deliveries=0)
+def after_cancel(invoice: Invoice) -> list[Step]:
+    """After the order was cancelled.
+
+    A shop must answer 200, store the payment, and alert staff.
+
+    Payments are final: nobody can trace a payment that wasn't stored.
+    """
     return _pay_and_send(invoice, "after-cancel")
 
 
-def _forged(invoice: Invoice) -> list[Step]:
-    return [_refused("a guessed secret", _send_once(invoice, "forged", guess(invoice.id)))]
+@case("callback", rule=7, payments=0, deliveries=0)
+def forged(invoice: Invoice) -> list[Step]:
+    """Forged.
+
+    A shop must answer 4xx, leave the order unpaid, and alert staff if it keeps coming.
+
+    Whoever can send such a callback gets goods for nothing.
+    """
+    return [_refused("a guessed secret", _once(invoice, "forged", guess(invoice.id)))]
 
 
 def guess(invoice_id: str) -> str:
@@ -99,29 +164,54 @@ def guess(invoice_id: str) -> str:
     return callback_body(invoice_id, str(uuid.uuid4()))
 
 
-def _other_invoice(invoice: Invoice) -> list[Step]:
+@case("callback", rule=7, payments=0, deliveries=0)
+def other_invoice(invoice: Invoice) -> list[Step]:
+    """Another invoice's id.
+
+    A shop must answer 4xx, leave the order unpaid, and alert staff if it keeps coming.
+
+    A leaked secret of a cheap order must not pay for another order.
+    """
     body = callback_body(secrets.token_hex(12), invoice.secret)
-    return [_refused("the right secret, another invoice's id", _send_once(invoice, "other-invoice", body))]
+    return [_refused("the right secret, another invoice's id", _once(invoice, "other-invoice", body))]
 
 
-def _second_session(invoice: Invoice) -> list[Step]:
+@case("callback", rule=9, payments=2)
+def second_session(invoice: Invoice) -> list[Step]:
+    """Paid twice.
+
+    A shop must answer 200, store the second payment too, and alert staff.
+
+    The customer paid twice, and staff must send one payment back.
+    """
     first = _pay_and_send(invoice, "")
     web.store().pay_again(invoice.id, tell_after=LEASE.total_seconds())
-    second = web.store().claim_delivery(invoice.id)
-    return [*first, *([_taken("a second payment", _send(second))] if second else [])]
+    return [*first, *(replace(step, what="a second payment") for step in send_now(invoice.id))]
 
 
-def _missing_ids(invoice: Invoice) -> list[Step]:
+@case("callback", rule=10)
+def missing_ids(invoice: Invoice) -> list[Step]:
+    """Without ids.
+
+    A shop must answer 200 and store the payment: the secret is right.
+
+    Payments are final: nobody can trace a payment that wasn't stored.
+    """
     web.store().pay(invoice.id, tell=False)
     body = json.dumps({"secret": invoice.secret})
     delivery = web.store().add_delivery(invoice.id, body, trouble="missing-ids", once=False)
-    return [_taken("the secret alone", _send(delivery))]
+    return [_taken("the secret alone", delivery)]
 
 
-def _malformed(invoice: Invoice) -> list[Step]:
-    return [
-        _refused(what, _send_once(invoice, "malformed", body)) for what, body in malformed_bodies(invoice.id).items()
-    ]
+@case("callback", rule=7, payments=0, deliveries=0)
+def malformed(invoice: Invoice) -> list[Step]:
+    """Malformed.
+
+    A shop must answer 4xx to each, never 5xx and never 200.
+
+    The callback URL is public: anybody can post to it. The gateway retries a 5xx for 3 days.
+    """
+    return [_refused(what, _once(invoice, "malformed", body)) for what, body in malformed_bodies(invoice.id).items()]
 
 
 def malformed_bodies(invoice_id: str) -> dict[str, str]:
@@ -142,46 +232,45 @@ def malformed_bodies(invoice_id: str) -> dict[str, str]:
     }
 
 
-def _oversized(invoice: Invoice) -> list[Step]:
+@case("callback", rule=7, payments=0, deliveries=0)
+def oversized(invoice: Invoice) -> list[Step]:
+    """Oversized.
+
+    A shop must answer 413 without reading it all.
+
+    A few of these at once exhaust the shop's memory.
+    """
     body = json.dumps({"secret": str(uuid.uuid4()), "invoiceId": "x" * OVERSIZED_BYTES})
-    attempt = _send_once(invoice, "oversized", body)
+    step = _refused("1 MiB", _once(invoice, "oversized", body))
     # A server that refuses early may close the connection while the body is still being sent.
-    closed = attempt.status is None and attempt.seconds < 5
-    return [Step("1 MiB", "413", closed or 400 <= (attempt.status or 0) < 500, attempt)]
+    closed = step.attempt.status is None and step.attempt.seconds < 5
+    return [replace(step, expected="413", ok=step.ok or closed)]
 
 
-def _never(invoice: Invoice) -> list[Step]:
+@case("callback", rule=0)
+def never(invoice: Invoice) -> list[Step]:
+    """Missing.
+
+    A shop must let staff check the gateway's account, not trust the customer's word.
+    """
     web.store().pay(invoice.id, tell=False, trouble="never")
     return []
 
 
-def _last_unit(_invoice: Invoice) -> list[Step]:
-    """Pay all unpaid invoices, and send their callbacks at once."""
+@case("callback", rule=0)
+def last_unit(_invoice: Invoice) -> list[Step]:
+    """Last unit.
+
+    A shop must reserve goods at checkout, so that only one buyer gets the last unit.
+    """
     store, deliveries = web.store(), []
     for invoice in store.invoices(before=2**63 - 1, limit=MAX_AT_ONCE):
         if store.pay(invoice.id, tell_after=LEASE.total_seconds(), trouble="last-unit"):
             deliveries += [delivery for delivery in [store.claim_delivery(invoice.id)] if delivery]
-    attempts = _send_together(deliveries)
     return [
-        _taken(f"invoice {delivery.invoice_id}", attempt)
-        for delivery, attempt in zip(deliveries, attempts, strict=True)
+        Step(f"invoice {delivery.invoice_id}", "200", attempt.succeeded, attempt, delivery.body)
+        for delivery, attempt in zip(deliveries, _send_together(deliveries), strict=True)
     ]
-
-
-_CASES: dict[str, Callable[[Invoice], list[Step]]] = {
-    "duplicate": _duplicate,
-    "concurrent": _concurrent,
-    "late": _late,
-    "after-cancel": _after_cancel,
-    "forged": _forged,
-    "other-invoice": _other_invoice,
-    "second-session": _second_session,
-    "missing-ids": _missing_ids,
-    "malformed": _malformed,
-    "oversized": _oversized,
-    "never": _never,
-    "last-unit": _last_unit,
-}
 
 
 def _copy(invoice: Invoice, trouble: str) -> Delivery:
@@ -191,23 +280,21 @@ def _copy(invoice: Invoice, trouble: str) -> Delivery:
     return web.store().add_delivery(invoice.id, body, trouble=trouble, once=True)
 
 
-def _send_once(invoice: Invoice, trouble: str, body: str) -> Attempt:
-    return _send(web.store().add_delivery(invoice.id, body, trouble=trouble, once=True))
-
-
-def _send(delivery: Delivery) -> Attempt:
-    return send(web.store(), delivery, speed=current_app.config["SPEED"], mails=current_app.config["MAILS"])
+def _once(invoice: Invoice, trouble: str, body: str) -> Delivery:
+    return web.store().add_delivery(invoice.id, body, trouble=trouble, once=True)
 
 
 def _send_together(deliveries: Sequence[Delivery]) -> list[Attempt]:
-    store, speed, mails = web.store(), current_app.config["SPEED"], current_app.config["MAILS"]
+    store, sending = web.store(), current_app.config["SENDING"]
     with ThreadPoolExecutor(max(1, len(deliveries))) as pool:
-        return list(pool.map(lambda delivery: send(store, delivery, speed=speed, mails=mails), deliveries))
+        return list(pool.map(lambda delivery: send(store, delivery, sending), deliveries))
 
 
-def _taken(what: str, attempt: Attempt) -> Step:
-    return Step(what, "200", attempt.succeeded, attempt)
+def _taken(what: str, delivery: Delivery) -> Step:
+    [attempt] = _send_together([delivery])
+    return Step(what, "200", attempt.succeeded, attempt, delivery.body)
 
 
-def _refused(what: str, attempt: Attempt) -> Step:
-    return Step(what, "4xx", 400 <= (attempt.status or 0) < 500, attempt)
+def _refused(what: str, delivery: Delivery) -> Step:
+    [attempt] = _send_together([delivery])
+    return Step(what, "4xx", 400 <= (attempt.status or 0) < 500, attempt, delivery.body)

@@ -5,7 +5,8 @@ from flask.typing import ResponseReturnValue
 
 from sandbox import web
 from sandbox.records import Invoice
-from sandbox.trouble import CASES, callbacks
+from sandbox.trouble.callbacks import Step
+from sandbox.trouble.cases import CASES
 
 blueprint = Blueprint("trouble", __name__)
 blueprint.before_request(web.refuse_other_machines)
@@ -28,17 +29,25 @@ def start() -> ResponseReturnValue:
     if (case.at == "put") != (wanted == "next"):
         hint = 'the next request: give "next"' if case.at == "put" else 'an invoice: give its id or "last"'
         abort(422, f'The case {case.name} is for {hint} as "invoice".')
-    steps = []
-    if case.at == "put":
+    steps: list[Step] = []
+    invoice = None if case.at == "put" else _invoice(wanted)
+    if invoice is None:
         web.store().plan_trouble(case.name)
-    elif not web.store().project().sends_callbacks:
+    elif case.name != "good" and not web.store().project().sends_callbacks:
         abort(409, "Callbacks are off in the project's settings.")
     else:
-        steps = callbacks.start(case.name, _invoice(wanted))
+        steps = case.act(invoice)
     if request.form:
         return redirect(url_for("account.overview", _anchor=f"invoice-{wanted}"), 303)
     sent = [step.as_json() for step in steps]
-    return jsonify(case=case.name, title=case.title, must=case.must, ok=all(step.ok for step in steps), sent=sent)
+    return jsonify(
+        case=case.name,
+        invoice=invoice and invoice.id,
+        title=case.title,
+        must=case.must,
+        ok=all(step.ok for step in steps),
+        sent=sent,
+    )
 
 
 def _invoice(wanted: str) -> Invoice:
