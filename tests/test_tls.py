@@ -1,4 +1,7 @@
-"""Row 27: a gateway whose certificate is not right gets no API key, and its invoice is not believed."""
+"""TLS: a gateway whose certificate is not right gets no API key, and its invoice is not believed.
+
+And the sandbox says why it can't send a callback to a shop behind TLS.
+"""
 
 import http.server
 import json
@@ -8,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -17,6 +21,8 @@ from flask import Flask
 
 import amwal
 from models import GatewayCall
+from sandbox.delivery import post
+from sandbox.records import Delivery
 from shop.gateway import Gateway
 from shop.money import to_decimal
 from shop.states import AttentionKind, OrderState
@@ -96,7 +102,7 @@ def shop_of(app: Flask, certificates: Path) -> Callable[[str], Flask]:
 
     def ask(address: str) -> Flask:
         client = amwal.Client(address, API_KEY, PAYMENT_PAGES)
-        client._session.verify = str(certificates / "ca.crt")
+        client.session.verify = str(certificates / "ca.crt")
         app.extensions["amwal"] = Gateway(client)
         return app
 
@@ -115,7 +121,7 @@ def test_row_27_a_good_certificate_is_accepted(
 def test_row_22_a_drip_by_tls_ends_at_the_deadline(certificates: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(amwal, "DEADLINE", 0.7)
     client = amwal.Client("", API_KEY, PAYMENT_PAGES)
-    client._session.verify = str(certificates / "ca.crt")
+    client.session.verify = str(certificates / "ca.crt")
     with gateway_with(certificates, "good", pause=0.1) as (client._url, _):
         started = time.monotonic()
         with pytest.raises(amwal.Unavailable, match="took too long"):
@@ -152,3 +158,28 @@ def test_row_27_what_the_environment_says_changes_nothing(certificates: Path, mo
         with pytest.raises(amwal.BadReply, match="no safe connection"):
             client.put_invoice(amount=to_decimal(100, "USD"), **words)
     assert heard == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "own_authority", "said"),
+    [
+        ("good", False, "unable to get local issuer certificate"),
+        ("self-signed", False, "self-signed certificate"),
+        ("good", True, ""),
+        ("other-name", True, "IP address mismatch"),
+        ("expired", True, "certificate has expired"),
+    ],
+)
+def test_row_113_the_sandbox_names_what_is_wrong_with_a_shops_certificate(
+    certificates: Path, name: str, own_authority: bool, said: str
+) -> None:
+    delivery = Delivery(1, "1" * 24, "{}", 0, None, None, "", once=True)
+    with gateway_with(certificates, name) as (address, _):
+        url = f"{address}/amwal/callback".replace("//localhost", "//127.0.0.1")
+        attempt = post(delivery, url, datetime.now(UTC), certificates / "ca.crt" if own_authority else None)
+    if said:
+        assert attempt.error.startswith(f"TLS: {said}")
+        assert "--ca FILE" in attempt.error
+    else:
+        assert (attempt.status, attempt.error) == (501, "")  # reached: that server knows no POST

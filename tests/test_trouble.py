@@ -3,6 +3,7 @@
 import json
 import re
 import socket
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -19,7 +20,7 @@ import amwal
 from models import CallbackAttempt, Delivery, GatewayCall, Order, Payment
 from sandbox.__main__ import cli
 from sandbox.app import create_app, store_of
-from sandbox.delivery import DeliveryWorker
+from sandbox.delivery import DeliveryWorker, Sending
 from sandbox.records import DeliveryState
 from sandbox.store import Store
 from sandbox.trouble import BUTTONS, CASES, callbacks, replies
@@ -27,7 +28,7 @@ from shop import baskets, orders
 from shop.db import db
 from shop.payments import draw_qr
 from shop.states import CUSTOMER, AttentionKind, CallbackOutcome, OrderState
-from tests.conftest import API_KEY, CheckingClient, OrderFactory, attention, rows, set_stock, stock_of
+from tests.conftest import API_KEY, CheckingClient, OrderFactory, attention, find_program, rows, set_stock, stock_of
 
 PAYMENT_PAGES = "http://127.0.0.1:8001"  # where the settings of the tests allow payment pages
 
@@ -190,13 +191,23 @@ def test_row_5_early_the_repeat_is_taken(
     trigger("early", "next")
     early = order.awaiting()
     assert [attempt.outcome for attempt in rows(CallbackAttempt)] == [CallbackOutcome.UNKNOWN_SECRET]
-    worker = DeliveryWorker(store, speed=1000)
+    worker = DeliveryWorker(store, Sending(1000))
     worker.start()
     try:
         _eventually(lambda: order.again(early).state is OrderState.PAID)
     finally:
         worker.stop()
     assert len(rows(Payment)) == 1
+
+
+def test_good_pays_once_and_says_what_the_shop_answered(
+    app: Flask, order: OrderFactory, trigger: Callable[..., Any]
+) -> None:
+    waiting = order.awaiting()
+    report = trigger("good")
+    assert (report["ok"], report["sent"][0]["answer"]) == (True, "200")
+    assert order.again(waiting).state is OrderState.PAID
+    assert trigger("good")["sent"] == []  # it was delivered before
 
 
 def test_duplicate_changes_nothing(app: Flask, order: OrderFactory, trigger: Callable[..., Any]) -> None:
@@ -371,7 +382,7 @@ def test_what_does_not_fit_is_refused_with_what_to_do(sandbox_app: Flask, store:
     order.awaiting()
     url = f"{sandbox_app.config['HERE']}/trouble"
     for asked, status, words in (
-        ({"case": "nonsense", "invoice": "last"}, 422, "Choose one of: refuse"),
+        ({"case": "nonsense", "invoice": "last"}, 422, "Choose one of: good"),
         ({"case": "slow", "invoice": "last"}, 422, 'give "next"'),
         ({"case": "forged", "invoice": "next"}, 422, "give its id"),
         ({"case": "forged", "invoice": "f" * 24}, 404, "Unknown invoice"),
@@ -413,6 +424,50 @@ def test_the_command_says_so_where_a_shop_does_wrong(sandbox_app: Flask, store: 
     assert result.exit_code == 1
     assert "405" in result.output
     assert "WRONG, expected 200" in result.output
+
+
+def test_a_script_pays_and_reads_the_outcome(sandbox_app: Flask, store: Store, order: OrderFactory) -> None:
+    waiting = order.awaiting()
+    pay = ["pay", "last", "--sandbox", sandbox_app.config["HERE"]]
+    result = CliRunner().invoke(cli, [*pay, "--json"])
+    assert result.exit_code == 0, result.output
+    outcome = json.loads(result.output)
+    assert (outcome["invoice"], outcome["ok"]) == (order.callback(waiting)["invoiceId"], True)
+    assert [sent["answer"] for sent in outcome["sent"]] == ["200"]
+    assert order.again(waiting).state is OrderState.PAID
+    assert "No callback was sent: it was delivered before" in CliRunner().invoke(cli, pay).output
+    triggered = CliRunner().invoke(cli, ["trigger", "last", "--case", "forged", "--json", *pay[2:]])
+    assert json.loads(triggered.output)["sent"][0]["answer"] == "404"
+
+
+def test_paying_works_while_callbacks_are_off(sandbox_app: Flask, store: Store, order: OrderFactory) -> None:
+    order.awaiting()
+    store.keep_settings(callbacks_on=False)
+    try:
+        result = CliRunner().invoke(cli, ["pay", "last", "--sandbox", sandbox_app.config["HERE"]])
+    finally:
+        store.keep_settings(callbacks_on=True)
+    assert (result.exit_code, "callbacks are off" in result.output) == (0, True)
+    [newest] = store.invoices(before=2**63 - 1, limit=1)
+    assert newest.paid_at
+
+
+def test_the_command_that_repeats_a_wrong_answer_gets_it_again(
+    sandbox_app: Flask, store: Store, order: OrderFactory
+) -> None:
+    order.awaiting()
+    project = store.project()
+    store.keep_settings(callback_url=f"{sandbox_app.config['HERE']}/healthz")
+    try:
+        arguments = ["trigger", "last", "--case", "good", "--sandbox", sandbox_app.config["HERE"]]
+        result = CliRunner().invoke(cli, arguments)
+        found = re.search(r"again: (curl .+)", result.output)
+        assert found, result.output
+        find_program("curl")
+        again = subprocess.run(found[1], shell=True, capture_output=True, text=True, timeout=30, check=False)
+    finally:
+        store.keep_settings(callback_url=project.callback_url)
+    assert "405" in again.stdout.splitlines()[0]
 
 
 @pytest.mark.parametrize(

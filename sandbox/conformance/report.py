@@ -1,46 +1,91 @@
-"""A run's results as text and as JUnit XML."""
+"""A run's results as text, as JUnit XML, as a page, and as a badge."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from xml.etree import ElementTree
 
 import click
+from flask import render_template
 
-from sandbox.conformance.checks import ALL, Result, Verdict
+from sandbox.conformance.judges import ALL
+from sandbox.conformance.run import Result, Verdict
 
-COLOURS = {Verdict.PASSED: "green", Verdict.FAILED: "red", Verdict.NOT_RUN: "yellow"}
-NOT_SEEN = "its shared order was not placed"
+COLOURS = {Verdict.PASSED: "green", Verdict.ANSWER_ONLY: "cyan", Verdict.FAILED: "red", Verdict.NOT_RUN: "yellow"}
+RULES = (
+    "Store the order first, then ask for the invoice, with an exact amount",
+    "Show a payment link only from an answer that is right in every field",
+    "Limit how long you wait and how much you read",
+    "When the outcome is unknown, ask again",
+    "Keep the secret secret",
+    "Only the callback marks an order paid",
+    "Find the order by the secret, and by nothing else",
+    "Answer 200 only after the commit",
+    "Expect everything twice",
+    "Never refuse money",
+)
+"""The headlines of the ten rules, in docs/any-language.md."""
 
 
-def complete(results: Mapping[str, Result]) -> list[Result]:
-    """Return a result per check, in the order of `ALL`; missing ones are *not run*."""
-    return [results.get(check.name, Result(check.name, Verdict.NOT_RUN, NOT_SEEN)) for check in ALL]
+def rule_of(result: Result) -> str:
+    """Return the rule that a case checks, with its place in the documentation."""
+    number = ALL[result.name].rule
+    return f"rule {number}: {RULES[number - 1]} (docs/any-language.md#rule-{number})"
 
 
 def line(result: Result) -> str:
     """Return a result as one line of progress."""
-    return f"{click.style(f'{result.verdict.value:8}', fg=COLOURS[result.verdict])} {result.name:15} {result.seen}"
+    return f"{click.style(f'{result.verdict.value:11}', fg=COLOURS[result.verdict])} {result.name:15} {result.seen}"
 
 
-def table(results: list[Result]) -> str:
-    """Return all results with their expectations and reasons, and the counts."""
-    lines = []
-    for check, result in zip(ALL, results, strict=True):
-        lines += [line(result), f"         expected: {check.expected}", f"         why: {check.why}"]
+def summary(results: Sequence[Result]) -> str:
+    """Return how many results there are of each verdict."""
     count = {verdict: sum(result.verdict is verdict for result in results) for verdict in Verdict}
-    return "\n".join([*lines, "", ", ".join(f"{number} {verdict.value}" for verdict, number in count.items())])
+    return ", ".join(f"{number} {verdict.value}" for verdict, number in count.items())
 
 
-def write_junit(file: Path, results: list[Result]) -> None:
+def table(results: Sequence[Result]) -> str:
+    """Return what did not pass, with what was expected, and why, and the counts of all results."""
+    lines = []
+    for result in results:
+        if result.verdict is not Verdict.PASSED:
+            case = ALL[result.name]
+            lines += [line(result), *(f"{'':12}{text}" for text in (f"a shop must {case.must}", case.why))]
+            lines += [f"{'':12}{rule_of(result)}", f"{'':12}again: {result.again or 'run this again'}", ""]
+    return "\n".join([*lines, summary(results)])
+
+
+def write_junit(file: Path, results: Sequence[Result]) -> None:
     """Write the results as JUnit XML, for CI systems. Raises `OSError`."""
     suite = ElementTree.Element("testsuite", name="conformance", tests=str(len(results)))
     for verdict, name in ((Verdict.FAILED, "failures"), (Verdict.NOT_RUN, "skipped")):
         suite.set(name, str(sum(result.verdict is verdict for result in results)))
-    for check, result in zip(ALL, results, strict=True):
-        case = ElementTree.SubElement(suite, "testcase", classname="conformance", name=check.name)
+    for result in results:
+        element = ElementTree.SubElement(suite, "testcase", classname="conformance", name=result.name)
         if result.verdict is Verdict.FAILED:
-            message = f"expected: {check.expected}; seen: {result.seen}"
-            ElementTree.SubElement(case, "failure", message=message).text = check.why
+            message = f"expected: {ALL[result.name].must}; seen: {result.seen}"
+            text = f"{ALL[result.name].why}\n{rule_of(result)}\n{result.again}"
+            ElementTree.SubElement(element, "failure", message=message).text = text
         elif result.verdict is Verdict.NOT_RUN:
-            ElementTree.SubElement(case, "skipped", message=result.seen)
+            ElementTree.SubElement(element, "skipped", message=result.seen)
+        else:
+            ElementTree.SubElement(element, "system-out").text = f"{result.verdict.value}: {result.seen}"
     ElementTree.ElementTree(suite).write(file, encoding="utf-8", xml_declaration=True)
+
+
+def write_page(file: Path, results: Sequence[Result], template: str) -> None:
+    """Write the results with a template of the sandbox: a page, or a badge. Raises `OSError`.
+
+    The badge says that whoever shows it has issued it: nobody else has seen the run.
+    """
+    rows = [(result, ALL[result.name], rule_of(result)) for result in results]
+    passed = sum(result.verdict is Verdict.PASSED for result in results)
+    text = render_template(
+        template,
+        rows=rows,
+        passed=passed,
+        summary=summary(results),
+        failed=any(result.verdict is Verdict.FAILED for result in results),
+        today=f"{datetime.now(UTC):%Y-%m-%d}",
+    )
+    file.write_text(text, encoding="utf-8")

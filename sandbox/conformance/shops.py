@@ -2,21 +2,26 @@
 
 import re
 import shlex
+import sqlite3
 import subprocess
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, field
 from html import unescape
+from html.parser import HTMLParser
+from pathlib import Path
 from typing import Protocol
 from urllib.parse import urljoin
 
-import click
 import requests
+
+from sandbox.delivery import browser, certificate_error
 
 SECONDS = 90
 """Timeout for one page. Longer than the slowest fault case, to detect a shop that hangs."""
 
 
 class ShopError(Exception):
-    """An order could not be placed or read, so its checks are not run.
+    """An order could not be placed or read, so its cases are not run.
 
     The text says why.
     """
@@ -31,17 +36,31 @@ class Page:
     text: str = ""
 
 
+@dataclass(frozen=True)
+class Counts:
+    """How many payments and deliveries a shop has stored; None if unknown."""
+
+    payments: int | None = None
+    deliveries: int | None = None
+
+
 class Shop(Protocol):
     """A shop, as a customer uses it. Any method may raise `ShopError`."""
+
+    command: str
+    """The command that places an order; "" if it is done through forms."""
 
     def place(self) -> Page:
         """Place an order and return its page."""
 
-    def look(self, page: Page) -> Page:
-        """Return an order's page, loaded again."""
-
     def is_paid(self, page: Page) -> bool | None:
         """Return whether the order's page says paid; None if unknown."""
+
+    def counts(self) -> Counts:
+        """Return what the shop has stored, of all orders."""
+
+    def offers_retry(self, page: Page) -> bool:
+        """Return whether the page of an order without an invoice offers to try again."""
 
     def cancel(self, page: Page) -> bool:
         """Cancel the order as its customer; return False if that's impossible here."""
@@ -50,95 +69,109 @@ class Shop(Protocol):
         """Cancel an unpaid order, as a shop may limit unpaid orders per customer."""
 
 
+@dataclass
 class AnyShop:
-    """A shop in any language, whose orders are placed by a command or by hand."""
+    """A shop in any language, whose orders are placed by a command."""
 
-    def __init__(self, command: str | None, paid_text: str) -> None:
-        """Prepare to place orders.
-
-        Args:
-            command: places an order and prints its page's address; None asks the user to place each order.
-            paid_text: text that only the page of a paid order shows; "" if unknown.
-        """
-        self._command = command
-        self._paid_text = paid_text
+    command: str
+    """Places an order and prints its page's address."""
+    paid_text: str = ""
+    """Text that only the page of a paid order shows; "" if unknown."""
+    retry_text: str = "try again"
+    payments: str = ""
+    """Prints how many payments are stored; "" for none."""
+    deliveries: str = ""
+    cancel_command: str = ""
+    """Cancels the order whose page's address is added as last argument; "" for none."""
+    ca: Path | None = None
 
     def place(self) -> Page:
-        if self._command is None:
-            click.echo("Place an order for any product in your shop.")
-            url = click.prompt("Address of the page after checkout (press Enter if unknown)", default="")
-        else:
-            try:
-                ran = subprocess.run(
-                    shlex.split(self._command), capture_output=True, text=True, timeout=SECONDS, check=False
-                )
-            except (OSError, subprocess.TimeoutExpired) as error:
-                raise ShopError(f"the command for placing orders failed ({type(error).__name__})") from error
-            url = (re.findall(r"https?://\S+", ran.stdout) or [""])[-1]
-            if ran.returncode:
-                last = (ran.stderr.strip().splitlines() or ["no message"])[-1]
-                return Page(status=500, text=f"the command's exit code was {ran.returncode}: {last}")
-        return _get(requests.Session(), url) if url else Page()
-
-    def look(self, page: Page) -> Page:
-        return _get(requests.Session(), page.url) if page.url else page
+        ran = _run(self.command)
+        url = (re.findall(r"https?://\S+", ran.stdout) or [""])[-1]
+        if ran.returncode:
+            return Page(status=500, text=f"the command's exit code was {ran.returncode}: {_last_line(ran)}")
+        return self._get(url) if url else Page()
 
     def is_paid(self, page: Page) -> bool | None:
-        return self._paid_text in self.look(page).text if self._paid_text and page.url else None
+        return self.paid_text in self._get(page.url).text if self.paid_text and page.url else None
+
+    def counts(self) -> Counts:
+        return Counts(_count(self.payments), _count(self.deliveries))
+
+    def offers_retry(self, page: Page) -> bool:
+        return self.retry_text.casefold() in page.text.casefold()
 
     def cancel(self, page: Page) -> bool:
-        if self._command is not None:
+        if not self.cancel_command:
             return False
-        return click.confirm("Cancel that order as its customer. Done?")
+        ran = _run(self.cancel_command, page.url)
+        if ran.returncode:
+            raise ShopError(f"the command for cancelling failed with {ran.returncode}: {_last_line(ran)}")
+        return True
 
     def leave(self, page: Page) -> None:
-        pass
+        if self.cancel_command and page.url and self.is_paid(page) is False:
+            self.cancel(page)
+
+    def _get(self, url: str) -> Page:
+        with browser(self.ca) as session:
+            return _get(session, url)
 
 
 class Dukkan:
     """A Dukkan or a fork, at the origin `url`: orders are placed through its forms."""
 
-    def __init__(self, url: str) -> None:
+    command = ""
+
+    def __init__(self, url: str, database: Path | None = None, ca: Path | None = None) -> None:
         self._url = url
-        self._browser = requests.Session()
-        self._browser.trust_env = False
+        self._database = database
+        self._browser = browser(ca)
         self._browser.headers["Origin"] = url
 
     def place(self) -> Page:
         form = self._checkout_form()
-        if "checkout_key" not in form:  # the basket is empty, unless a cancelled order restored it
+        if form is None:  # the basket is empty, unless a cancelled order restored it
             self._fill_basket()
             form = self._checkout_form()
-        if "checkout_key" not in form:
+        if form is None:
             raise ShopError("the shop has no checkout form at /checkout")
-        contact = {"name": "Conformance", "email": "conformance@example.com", "address": "1 Test Street"}
-        more = {"city": "Amman", "country": "JO", "note": "placed by a conformance run"}
-        delivery = re.search(r'name="delivery"[^>]*value="([^"]+)"|value="([^"]+)"[^>]*name="delivery"', form["#page"])
-        form["delivery"] = (delivery[1] or delivery[2]) if delivery else ""
-        del form["#page"]
-        answer = self._post("/checkout", form | contact | more)
+        answer = self._post("/checkout", form)
         if answer.status_code != 303:
             raise ShopError(f"the checkout answered with HTTP {answer.status_code}")
         return _get(self._browser, urljoin(self._url, answer.headers["Location"]))
 
     def look(self, page: Page) -> Page:
+        """Return an order's page, loaded again."""
         return _get(self._browser, page.url)
 
     def is_paid(self, page: Page) -> bool | None:
         answer = self._browser.get(f"{page.url}/status", timeout=SECONDS)
         return answer.json().get("state") in {"paid", "needs_review"} if answer.ok else None
 
+    def counts(self) -> Counts:
+        if not (self._database and self._database.exists()):
+            return Counts()
+        with closing(sqlite3.connect(f"{self._database.resolve().as_uri()}?mode=ro", uri=True)) as database:
+            query = "SELECT (SELECT count(*) FROM payment), (SELECT count(*) FROM delivery)"
+            return Counts(*database.execute(query).fetchone())
+
+    def offers_retry(self, page: Page) -> bool:
+        return any(form.action.endswith("/invoice") for form in forms(page.text))
+
     def cancel(self, page: Page) -> bool:
-        form = _fields(self.look(page).text)
-        path = f"{page.url.removeprefix(self._url)}/cancellation"
-        return self._post(path, {"csrf_token": form.get("csrf_token", "")}).status_code == 303
+        for form in forms(self.look(page).text):
+            if form.action.endswith("/cancellation"):
+                return self._post(form.action, form.fields).status_code == 303
+        return False
 
     def leave(self, page: Page) -> None:
         if page.url and self.is_paid(page) is False:
             self.cancel(page)
 
-    def _checkout_form(self) -> dict[str, str]:
-        return _fields(_get(self._browser, f"{self._url}/checkout").text)
+    def _checkout_form(self) -> dict[str, str] | None:
+        page = _get(self._browser, f"{self._url}/checkout").text
+        return next((form.fields for form in forms(page) if "checkout_key" in form.fields), None)
 
     def _fill_basket(self) -> None:
         for slug in dict.fromkeys(re.findall(r'href="/products/([^"?#]+)"', _get(self._browser, self._url).text)):
@@ -148,24 +181,90 @@ class Dukkan:
 
     def _post(self, path: str, form: dict[str, str]) -> requests.Response:
         try:
-            return self._browser.post(f"{self._url}{path}", data=form, timeout=SECONDS, allow_redirects=False)
+            return self._browser.post(urljoin(self._url, path), data=form, timeout=SECONDS, allow_redirects=False)
         except requests.RequestException as error:
             raise ShopError(f"no answer from {path} ({type(error).__name__})") from error
 
 
-def _get(browser: requests.Session, url: str) -> Page:
+@dataclass
+class Form:
+    """A form of a page, filled in with what its fields ask for."""
+
+    action: str
+    fields: dict[str, str] = field(default_factory=dict)
+
+
+SAMPLES = {"email": "conformance@example.com", "tel": "+962 7 9012 3456", "number": "1", "checkbox": "on"}
+
+
+class _Forms(HTMLParser):
+    """Collects the forms of a page. Only required fields are filled in, and what is chosen already stays."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.forms: list[Form] = []
+        self._select = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = {name: value or "" for name, value in attrs}
+        name, kind, value = given.get("name", ""), given.get("type", "text"), given.get("value", "")
+        if tag == "form":
+            self.forms.append(Form(given.get("action", "")))
+        elif not self.forms or (not name and tag != "option"):
+            return
+        elif tag == "select":
+            self._select = name
+        elif tag == "option":
+            if "selected" in given or not self._fields.get(self._select):
+                self._fields[self._select] = value
+        elif kind == "radio":
+            if "checked" in given or name not in self._fields:
+                self._fields[name] = value
+        elif kind == "hidden" or "checked" in given:
+            self._fields[name] = value
+        elif tag in {"input", "textarea"} and "required" in given:
+            self._fields[name] = value or SAMPLES.get(kind, "Conformance run")
+
+    @property
+    def _fields(self) -> dict[str, str]:
+        return self.forms[-1].fields
+
+
+def forms(page: str) -> list[Form]:
+    """Return the forms of a page, filled in."""
+    parser = _Forms()
+    parser.feed(page)
+    return parser.forms
+
+
+def _run(command: str, *more: str) -> "subprocess.CompletedProcess[str]":
+    """Run a command of the user's, without a shell."""
+    words = [*shlex.split(command), *more]
     try:
-        answer = browser.get(url, timeout=SECONDS)
+        return subprocess.run(words, capture_output=True, text=True, timeout=SECONDS, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise ShopError(f"the command {command!r} failed ({type(error).__name__})") from error
+
+
+def _count(command: str) -> int | None:
+    if not command:
+        return None
+    ran = _run(command)
+    numbers = re.findall(r"\d+", ran.stdout)
+    if ran.returncode or not numbers:
+        raise ShopError(f"the command {command!r} printed no number: {_last_line(ran)}")
+    return int(numbers[-1])
+
+
+def _last_line(ran: "subprocess.CompletedProcess[str]") -> str:
+    return (ran.stderr.strip().splitlines() or ["no message"])[-1]
+
+
+def _get(session: requests.Session, url: str) -> Page:
+    try:
+        answer = session.get(url, timeout=SECONDS)
+    except requests.exceptions.SSLError as error:
+        raise ShopError(f"no answer from {url} ({certificate_error(error)})") from error
     except requests.RequestException as error:
         raise ShopError(f"no answer from {url} ({type(error).__name__})") from error
     return Page(answer.url, answer.status_code, unescape(answer.text))
-
-
-def _fields(page: str) -> dict[str, str]:
-    """Return the hidden fields of a page's forms by name, and the HTML as `#page`."""
-    fields = {"#page": page}
-    for tag in re.findall(r"<input[^>]*>", page):
-        name, value = re.search(r'name="([^"]*)"', tag), re.search(r'value="([^"]*)"', tag)
-        if name and value and 'type="hidden"' in tag:
-            fields.setdefault(name[1], value[1])
-    return fields

@@ -13,7 +13,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from sandbox.app import create_app, store_of
-from sandbox.delivery import DeliveryWorker
+from sandbox.delivery import DeliveryWorker, Sending
 from sandbox.store import Store
 
 API_KEY = "test-key"
@@ -121,7 +121,7 @@ def invoice(put: Callable[..., Any]) -> Callable[..., dict[str, Any]]:
 @pytest.fixture
 def worker(store: Store) -> Iterator[DeliveryWorker]:
     """A delivery worker, not started yet."""
-    worker = DeliveryWorker(store, speed=SPEED)
+    worker = DeliveryWorker(store, Sending(SPEED))
     yield worker
     if worker.is_running:
         worker.stop()

@@ -32,9 +32,11 @@ def create_shop(port: int, project_url: str, api_key: str, faults: set[str]) -> 
             bytearray(),
         )
         body = {"amount": 0.1 * 3 if "float" in faults else 0.3, "header": "A cup"}
+        if "same requests" not in faults:
+            body |= {"successUrl": f"{here}/success", "cancelUrl": f"{here}/cancel"}
         with requests.put(
             project_url,
-            json=body | {"successUrl": f"{here}/success", "cancelUrl": f"{here}/cancel"},
+            json=body,
             headers={"Authorization": f"Bearer {api_key}"},
             timeout=DEADLINE,
             stream=True,
@@ -73,7 +75,7 @@ def create_shop(port: int, project_url: str, api_key: str, faults: set[str]) -> 
 
     @app.post("/orders")
     def place() -> Response:
-        order: dict[str, Any] = {"state": "open", "sessions": []}
+        order: dict[str, Any] = {"state": "open", "sessions": [], "delivered": 0}
         orders.append(order)
         try:
             with lock if "waits in the lock" in faults else nullcontext():
@@ -81,15 +83,27 @@ def create_shop(port: int, project_url: str, api_key: str, faults: set[str]) -> 
         except (ValueError, KeyError, TypeError, requests.RequestException):
             if "crashes" in faults:
                 raise
+            if "repeats later" in faults:
+                for seconds in (0.1, 0.3, 0.6, 1.0):
+                    threading.Timer(seconds, put, [order]).start()
         return redirect(f"http://127.0.0.1:{port}/orders/{len(orders) - 1}", 303)
 
     @app.get("/orders/<int:number>")
     def show(number: int) -> str:
         order = orders[number]
         if "url" not in order:
-            return "The payment service isn't answering. Try again."
+            return "The payment service isn't answering." + " Try again." * ("offers no retry" not in faults)
         secret = order["secret"] if "shows the secret" in faults else ""
         return f"{order['state']} <a href='{order['url']}'><img src='{order['qr']}' alt='Pay'></a> {secret}"
+
+    @app.post("/orders/<int:number>/cancellation")
+    def cancel(number: int) -> str:
+        orders[number]["state"] = "cancelled"
+        return "cancelled"
+
+    @app.get("/count/<what>")
+    def count(what: str) -> str:
+        return str(sum(len(one["sessions"]) if what == "payments" else one["delivered"] for one in orders))
 
     @app.get("/orders/<int:number>/<outcome>")
     def come_back(number: int, outcome: str) -> str:
@@ -112,7 +126,7 @@ def create_shop(port: int, project_url: str, api_key: str, faults: set[str]) -> 
         with lock:
             return judge(message, secret)
 
-    def judge(message: dict[str, Any], secret: str) -> tuple[str, int]:
+    def judge(message: dict[str, Any], secret: str) -> tuple[str, int]:  # noqa: PLR0911
         if len(misses) > 50 and "blocks guessers" in faults:
             return "go away", 429
         found = [order for order in orders if order.get("secret") == secret]
@@ -124,10 +138,15 @@ def create_shop(port: int, project_url: str, api_key: str, faults: set[str]) -> 
             return "another invoice", 409
         if not session and "needs the ids" in faults:
             return "no session", 400
-        if order["state"] == "cancelled" or (order["sessions"] and "pays once" in faults):
+        if order["state"] == "cancelled" and "forgets late money" in faults:
             return "too late", 409
-        order["sessions"].append(session)
-        order["state"] = "PAID"
+        if order["sessions"] and "pays once" in faults:
+            return "paid before", 409
+        if session not in order["sessions"] or "stores copies" in faults:
+            order["sessions"].append(session)
+        if order["state"] == "open" or "delivers always" in faults:
+            order["delivered"] += 1
+        order["state"] = "REVIEW" if order["state"] in {"cancelled", "REVIEW"} else "PAID"
         return "paid", 200
 
     return app

@@ -13,7 +13,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from sandbox import account
-from sandbox.delivery import DeliveryWorker
+from sandbox.delivery import DeliveryWorker, Sending
 from sandbox.records import Delivery, DeliveryState, NewInvoice
 from sandbox.store import Store
 from sandbox.trouble import BUTTONS
@@ -368,7 +368,7 @@ def test_each_failed_attempt_leaves_one_email_without_the_secret(
     store.keep_settings(failure_mails_on=True)
     data = invoice()
     store.pay(data["invoiceId"])
-    worker = DeliveryWorker(store, speed=4_000_000, mails=tmp_path / "mail")
+    worker = DeliveryWorker(store, Sending(4_000_000, tmp_path / "mail"))
     worker.start()
     eventually(lambda: delivery_of(store, data["invoiceId"]).state is DeliveryState.GIVEN_UP)
     worker.stop()
@@ -403,7 +403,7 @@ def test_no_email_is_written_with_the_switch_off_or_without_a_failure(
     store.keep_settings(failure_mails_on=switch)
     invoice_id = invoice()["invoiceId"]
     store.pay(invoice_id)
-    worker = DeliveryWorker(store, speed=4_000_000, mails=tmp_path / "mail")
+    worker = DeliveryWorker(store, Sending(4_000_000, tmp_path / "mail"))
     worker.start()
     eventually(lambda: delivery_of(store, invoice_id).state is DeliveryState.DELIVERED)
     worker.stop()

@@ -13,7 +13,7 @@ from flask.testing import FlaskClient
 
 from sandbox import account
 from sandbox.app import create_app, store_of
-from sandbox.delivery import DeliveryWorker, seconds_after_first
+from sandbox.delivery import DeliveryWorker, Sending, seconds_after_first
 from sandbox.records import Attempt, DeliveryState
 from sandbox.store import Store
 
@@ -179,7 +179,7 @@ def test_a_button_means_the_documented_time_however_fast_retries_run(
     client: FlaskClient, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(account, "WAIT_SECONDS", 0)
-    monkeypatch.setitem(client.application.config, "SPEED", 60)
+    monkeypatch.setitem(client.application.config, "SENDING", Sending(60))
     later(client, DAY)
     assert store.clock_goal == DAY / 60
     page = client.get("/").text

@@ -1,7 +1,6 @@
 """The conformance run: good shops pass, faults are found, interrupted runs resume."""
 
 import re
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -15,12 +14,15 @@ import requests
 import waitress
 from werkzeug.serving import BaseWSGIServer, make_server
 
+from sandbox import web
 from sandbox.app import create_app, store_of
-from sandbox.conformance.checks import ALL, Verdict
-from sandbox.conformance.run import Run
-from sandbox.conformance.shops import AnyShop
+from sandbox.conformance import judges
+from sandbox.conformance.judges import ALL
+from sandbox.conformance.run import Run, Verdict
+from sandbox.conformance.shops import AnyShop, forms
 from sandbox.trouble import replies
 from tests.children import Child, Start, free_ports
+from tests.conftest import find_program
 from tests.sandbox.little_shop import create_shop
 
 pytestmark = pytest.mark.slow
@@ -50,9 +52,11 @@ def verdicts(tmp_path: Path) -> dict[str, str]:
     """Return the verdicts in the JUnit file by check."""
     found = {}
     for case in ElementTree.parse(tmp_path / "junit.xml").iter("testcase"):
-        kind = case[0].tag if len(case) else "passed"
+        kind = case[0].tag
+        if kind == "system-out":
+            kind = str(case[0].text).partition(":")[0]
         found[str(case.get("name"))] = kind
-    assert list(found) == [check.name for check in ALL]
+    assert list(found) == list(ALL)
     return found
 
 
@@ -66,11 +70,11 @@ def start_dukkan(start: Start, tmp_path: Path, port: int) -> None:
 
 def test_this_shop_passes(start: Start, tmp_path: Path) -> None:
     gateway, port = free_ports(2)
-    run = conform(start, tmp_path, gateway, f"http://127.0.0.1:{port}/amwal/callback", "--dukkan", "--late", "0")
+    run = conform(start, tmp_path, gateway, f"http://127.0.0.1:{port}/amwal/callback", "--dukkan")
     start_dukkan(start, tmp_path, port)
     assert run.wait(170) == 0, (tmp_path / "run.log").read_text()
-    assert {name for name, verdict in verdicts(tmp_path).items() if verdict != "passed"} == {"late"}
-    assert f"{len(ALL) - 1} passed, 0 failed, 1 not run" in (tmp_path / "run.log").read_text()
+    assert set(verdicts(tmp_path).values()) == {"passed"}
+    assert f"{len(ALL)} passed, 0 answer only, 0 failed, 0 not run" in (tmp_path / "run.log").read_text()
 
 
 # --- A little shop that breaks one rule at a time -----------------------------------------------------------------
@@ -82,7 +86,10 @@ FAULTS = {
     "pays by GET": {"wrong-method"},
     "takes any secret": {"forged", "malformed", "early", "guesses"},
     "ignores the id": {"other-invoice"},
-    "pays once": {"duplicate", "second-session", "concurrent", "slow-senders"},
+    "pays once": {"duplicate", "second-session", "concurrent"},
+    "stores copies": {"duplicate", "concurrent"},
+    "delivers always": {"duplicate", "concurrent", "second-session", "after-cancel"},
+    "forgets late money": {"after-cancel"},
     "needs the ids": {"missing-ids"},
     "blocks guessers": {"guesses"},
     "hammers": {"refuse", "401", "429", "500"},
@@ -95,16 +102,28 @@ FAULTS = {
     "needs a QR": {"no-qr"},
     "follows redirects": {"redirect"},
     "no cap": {"huge", "bomb"},
+    "offers no retry": {"refuse", "html"},
 }
-SHARE_AN_ORDER = {"request", "link", "secret", "success-url", "wrong-method", "forged", "other-invoice", "malformed"}
-SHARE_AN_ORDER |= {"oversized", "good", "duplicate", "second-session", "slow-senders"}
+QUICK = {
+    "request",
+    "link",
+    "secret",
+    "success-url",
+    "wrong-method",
+    "cancel-url",
+    "good",
+    "duplicate",
+    "second-session",
+}
+QUICK |= {"after-cancel", "forged", "other-invoice", "malformed", "oversized", "missing-ids"}
+"""Cases that are run for every fault, to see that only the right ones fail."""
 
 
 @pytest.fixture
 def little_shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[set[str]], Run]]:
     """Start a sandbox and a little shop with the given faults; return a run for it."""
     monkeypatch.setattr(replies, "DRIP_SECONDS", 14)
-    monkeypatch.setattr("sandbox.conformance.run.WAIT_SECONDS", 10)
+    monkeypatch.setattr(judges, "WAIT_SECONDS", 10)
     servers: list[Any] = []
     with ExitStack() as contexts:
 
@@ -124,8 +143,7 @@ def little_shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cal
             for serve in (servers[-2].run, shop.serve_forever):
                 threading.Thread(target=serve, daemon=True).start()
             contexts.enter_context(app.app_context())
-            place = f"http://127.0.0.1:{port}/orders"
-            any_shop = AnyShop(f'{sys.executable} -c "{PLACE.format(place)}"', "PAID")
+            any_shop = AnyShop(paid_text="PAID", **commands(f"http://127.0.0.1:{port}"))
             return Run(any_shop, callback_url=project.callback_url, late_minutes=0, kept=tmp_path / "kept.json")
 
         yield make
@@ -133,35 +151,87 @@ def little_shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cal
         (server.shutdown if isinstance(server, BaseWSGIServer) else server.close)()
 
 
-PLACE = "import requests; print(requests.post('{}', allow_redirects=False).headers['Location'])"
+def commands(shop: str) -> dict[str, Any]:
+    """Return the commands that use a little shop at this address."""
+    curl = f"{find_program('curl')} -sf"
+    return {
+        "command": f"{curl} -o /dev/null -w %{{redirect_url}} -X POST {shop}/orders",
+        "cancel_command": f"sh -c '{curl} -o /dev/null -X POST $0/cancellation'",
+        "payments": f"{curl} {shop}/count/payments",
+        "deliveries": f"{curl} {shop}/count/deliveries",
+    }
 
 
-def failed(run: Run, groups: Iterable[str]) -> dict[str, str]:
-    """Run groups; return what the failed checks saw."""
-    results = [result for group in groups for result in run.do(group)]
+def failed(run: Run, names: Iterable[str]) -> dict[str, str]:
+    """Run cases; return what the failed ones saw."""
+    results = [run.do(ALL[name]) for name in names]
+    assert {result.name: result.seen for result in results if result.verdict is Verdict.NOT_RUN} == {}
     return {result.name: result.seen for result in results if result.verdict is Verdict.FAILED}
-
-
-def test_a_little_shop_that_keeps_the_rules_passes(little_shop: Callable[[set[str]], Run]) -> None:
-    run = little_shop(set())
-    assert failed(run, run.groups) == {}
-    not_run = {result.name for result in run.results.values() if result.verdict is Verdict.NOT_RUN}
-    assert not_run == {"after-cancel", "late"}
-    assert {*run.results} == {check.name for check in ALL}
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_each_planted_fault_is_found(little_shop: Callable[[set[str]], Run], fault: str) -> None:
     run = little_shop({fault})
-    found = failed(run, ["request", *sorted(FAULTS[fault] - SHARE_AN_ORDER)])
+    found = failed(run, [name for name in ALL if name in QUICK | FAULTS[fault]])
     assert set(found) == FAULTS[fault], found
+
+
+def test_row_110_a_command_that_prints_no_page_fails_the_cases_that_need_one(
+    little_shop: Callable[[set[str]], Run],
+) -> None:
+    run = little_shop(set())
+    assert isinstance(run.shop, AnyShop)
+    run.shop.command = run.shop.command.replace("-w %{redirect_url}", "")
+    assert set(failed(run, ["link", "secret", "err", "html", "svg-qr"])) == {"link", "secret", "err", "html", "svg-qr"}
+
+
+def test_row_111_without_counts_a_right_answer_is_called_that_and_no_more(
+    little_shop: Callable[[set[str]], Run],
+) -> None:
+    run = little_shop({"delivers always", "stores copies"})
+    assert isinstance(run.shop, AnyShop)
+    run.shop.payments = run.shop.deliveries = ""
+    names = ("good", "duplicate", "concurrent", "second-session", "after-cancel", "early")
+    assert [run.do(ALL[name]).verdict for name in names] == [Verdict.ANSWER_ONLY] * len(names)
+
+
+def test_row_112_late_requests_of_earlier_orders_are_told_apart(little_shop: Callable[[set[str]], Run]) -> None:
+    run = little_shop({"repeats later"})
+    names = ("500", "err", "svg-qr", "no-qr", "429", "secret-in-url")
+    assert failed(run, names) == {}
+    repeated = [one for one in web.store().requests() if one.body in web.store().spared and not one.trouble]
+    assert len(repeated) > len(names)  # there were some
+
+
+def test_row_112_a_shop_whose_requests_are_all_the_same_is_judged_too(little_shop: Callable[[set[str]], Run]) -> None:
+    run = little_shop({"same requests", "trusts"})
+    assert set(failed(run, ["good", "err", "svg-qr", "no-qr", "success-url"])) == {"err", "svg-qr"}
+
+
+def test_row_112_a_checkout_form_is_filled_in_as_it_asks() -> None:
+    [language, form] = forms(
+        """<form action="/language"><button name="lang" value="ar">ar</button></form>
+        <form action="/checkout"><input type="hidden" name="checkout_key" value="k">
+        <input name="name" required><input type="email" name="email" required><input name="note">
+        <input name="vat" required value="JO 1"><textarea name="wishes" required></textarea>
+        <select name="country" required><option value="">Choose</option><option value="JO">Jordan</option>
+        <option value="SA">Saudi Arabia</option></select>
+        <select name="hour"><option value="9">9</option><option value="10" selected>10</option></select>
+        <input type="radio" name="delivery" value="1"><input type="radio" name="delivery" value="2" checked>
+        <input type="checkbox" name="terms" required><input type="checkbox" name="news"></form>"""
+    )
+    assert (language.action, form.action) == ("/language", "/checkout")
+    text = "Conformance run"
+    assert form.fields == {
+        **{"checkout_key": "k", "name": text, "email": "conformance@example.com", "vat": "JO 1", "wishes": text},
+        **{"country": "JO", "hour": "10", "delivery": "2", "terms": "on"},
+    }
 
 
 @pytest.mark.long
 def test_a_bad_shop_fails_with_an_exit_code(start: Start, tmp_path: Path) -> None:
     gateway, port = free_ports(2)
-    command = f'{sys.executable} -c "{PLACE.format(f"http://127.0.0.1:{port}/orders")}"'
-    options = ("--place", command, "--paid-text", "PAID")
+    options = ("--place", commands(f"http://127.0.0.1:{port}")["command"], "--paid-text", "PAID")
     run = conform(start, tmp_path, gateway, f"http://127.0.0.1:{port}/callback", *options)
     given = settings(tmp_path)
     shop = str(Path(__file__).with_name("little_shop.py"))
@@ -171,9 +241,10 @@ def test_a_bad_shop_fails_with_an_exit_code(start: Start, tmp_path: Path) -> Non
     wrong = {name for name, verdict in verdicts(tmp_path).items() if verdict == "failure"}
     assert len(wrong) >= 12
     said = (tmp_path / "run.log").read_text()
-    for check in ALL:
-        assert check.expected in said
-        assert check.why in said
+    for name in wrong:
+        assert f"a shop must {ALL[name].must}" in said
+        assert ALL[name].why in said
+        assert f"(docs/any-language.md#rule-{ALL[name].rule})" in said
 
 
 @pytest.mark.long

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from sandbox import delivery
-from sandbox.delivery import DeliveryWorker, next_attempt_at, seconds_after_first
+from sandbox.delivery import DeliveryWorker, Sending, next_attempt_at, seconds_after_first
 from sandbox.records import Attempt, DeliveryState
 from sandbox.store import Store
 
@@ -115,7 +115,7 @@ def test_a_restart_continues_the_retries(
     shop.answers = [503]
     invoice_id = invoice()["invoiceId"]
     store.pay(invoice_id)
-    first = DeliveryWorker(store, speed=20)  # the second attempt is due after 0.05 s, the third 0.55 s later
+    first = DeliveryWorker(store, Sending(20))  # the second attempt is due after 0.05 s, the third 0.55 s later
     first.start()
     eventually(lambda: len(attempts(store, invoice_id)) == 2)
     first.stop()
@@ -123,7 +123,7 @@ def test_a_restart_continues_the_retries(
     [waiting] = store.deliveries_of([invoice_id])
     shop.answers = [200]
     again = Store(database)
-    second = DeliveryWorker(again, speed=20)
+    second = DeliveryWorker(again, Sending(20))
     second.start()
     eventually(lambda: again.deliveries_of([invoice_id])[0].state is DeliveryState.DELIVERED)
     second.stop()

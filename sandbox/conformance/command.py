@@ -1,0 +1,232 @@
+"""The command `conformance`."""
+
+import os
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from time import monotonic, sleep
+from typing import Any
+from urllib.parse import urlsplit
+
+import click
+import requests
+from waitress.server import create_server
+
+from sandbox.app import create_app
+from sandbox.conformance import report
+from sandbox.conformance import run as run_module
+from sandbox.conformance.judges import ALL
+from sandbox.conformance.run import Result, Run, Verdict
+from sandbox.conformance.shops import AnyShop, Dukkan, Shop, ShopError
+from sandbox.delivery import browser, certificate_error
+from sandbox.server import LARGEST_READ, address, listen, web_address
+from sandbox.trouble import replies
+from sandbox.web import store
+
+NAIVE = Path(__file__).parents[2] / "examples" / "naive" / "naive_shop.py"
+given = click.Path(exists=True, dir_okay=False, path_type=Path)
+made = click.Path(dir_okay=False, writable=True, path_type=Path)
+
+
+@click.command()
+@click.option("--listen", "port", default=8001, type=click.IntRange(1, 65535), help="Port for the gateway [8001].")
+@click.option("--callback-url", callback=web_address, help="Your shop's address for callbacks.")
+@click.option("--start", metavar="CMD", help="Command that starts your shop; the settings are in its environment.")
+@click.option("--dukkan", is_flag=True, help="Your shop is a Dukkan or a fork: place orders through its forms.")
+@click.option("--place", metavar="CMD", default="", help="Command that places an order and prints its page's address.")
+@click.option("--cancel", metavar="CMD", default="", help="Command that cancels an order, given its page's address.")
+@click.option("--payments", metavar="CMD", default="", help="Command that prints how many payments are stored.")
+@click.option("--deliveries", metavar="CMD", default="", help="Command that prints how many deliveries were started.")
+@click.option("--paid-text", default="", help="Text that only the page of a paid order shows.")
+@click.option("--retry-text", default="try again", help="Text that offers another try [try again].")
+@click.option("--late", type=click.FloatRange(min=0), help="Minutes that your shop reserves goods; 0 for ever.")
+@click.option("--ca", type=given, help="Certificate of your own authority, if your shop's is from there (PEM).")
+@click.option("--junit", type=made, help="JUnit XML file to write.")
+@click.option("--html", type=made, help="Page with the results to write.")
+@click.option("--badge", type=made, help="SVG to write, plainly self-issued.")
+@click.option("--folder", default="instance/conformance", type=click.Path(path_type=Path), help="Data of the run.")
+@click.option("--fresh", is_flag=True, help="Start over, with a new project and API key.")
+@click.option("--self-test", is_flag=True, help="Run a shop with known faults, to see each of them found.")
+def conformance(**options: Any) -> None:
+    """Act as the gateway of a running shop, and check every case.
+
+    An interrupted run resumes when it is started again. The exit code is 1 if a case failed.
+    """
+    if options["dukkan"] and options["place"]:
+        raise click.UsageError("Give either --dukkan or --place.")
+    if options["self_test"]:
+        options |= _self_test(options["folder"] / "self-test")
+    if not (options["dukkan"] or options["place"]):
+        raise click.UsageError("Give --place, or --dukkan for a Dukkan or a fork.")
+    if not options["callback_url"]:
+        raise click.UsageError("Missing option '--callback-url'.")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that a shop that was started here is stopped
+    with ExitStack() as stack:
+        results = _run(stack, **options)
+    if options["self_test"]:
+        _compare_with_announced(results)
+    failed = any(result.verdict is Verdict.FAILED for result in results)
+    sys.exit(failed or all(result.verdict is Verdict.NOT_RUN for result in results))
+
+
+def _run(stack: ExitStack, *, port: int, callback_url: str, folder: Path, **options: Any) -> list[Result]:
+    """Serve the gateway, run all cases that are left, and report."""
+    database, kept, here = folder / "sandbox.sqlite3", folder / "results.json", address("127.0.0.1", port)
+    if options["fresh"]:
+        for file in (kept, *folder.glob("sandbox.sqlite3*")):
+            file.unlink(missing_ok=True)
+    listener = listen("127.0.0.1", port, "--listen")
+    app = create_app(database=database, callback_url=callback_url, public_url=here, ca=options["ca"])
+    server = create_server(app, sockets=[listener], threads=16, ident="sandbox", max_request_body_size=LARGEST_READ)
+    threading.Thread(target=server.run, daemon=True).start()
+    stack.enter_context(app.app_context())
+    late = options["late"] if options["late"] is not None or not options["dukkan"] else 1.0
+    settings, process = _settings(here, callback_url, folder if options["dukkan"] else None, late), None
+    if options["start"]:
+        process = stack.enter_context(_started(options["start"], settings, folder / "shop.log"))
+    else:
+        click.echo("Start your shop with these settings (named as in Dukkan), and keep it running:")
+        click.echo("\n".join(f"  {name}={value}" for name, value in settings.items()))
+    _wait_for(callback_url, options["ca"], process)
+    shop = _shop(settings["PUBLIC_URL"], **options, folder=folder)
+    results = _do(Run(shop, callback_url=callback_url, late_minutes=late, kept=kept, ca=options["ca"]))
+    kept.unlink(missing_ok=True)  # complete: the next run starts over
+    if any(result.verdict is Verdict.FAILED for result in results):
+        click.echo(f"To repeat a failed case, start the gateway again: serve --port {port} --database {database}")
+    if options["junit"]:
+        report.write_junit(options["junit"], results)
+    if options["html"]:
+        report.write_page(options["html"], results, "conformance.html")
+    if options["badge"]:
+        report.write_page(options["badge"], results, "badge.svg")
+    return results
+
+
+def _settings(here: str, callback_url: str, dukkan: Path | None, late: float | None) -> dict[str, str]:
+    """Return the settings for the shop; for a Dukkan those of a database in this folder, too."""
+    project = store().project()
+    settings = {
+        "AMWAL_PROJECT_URL": f"{here}/projects/{project.id}",
+        "AMWAL_API_KEY": project.api_key,
+        "AMWAL_PAYMENT_ORIGINS": here,
+        "PUBLIC_URL": "{0.scheme}://{0.netloc}".format(urlsplit(callback_url)),
+    }
+    if dukkan:
+        settings["DATABASE_URL"] = f"sqlite:///{dukkan.resolve() / 'shop.db'}"
+        settings |= {"RESERVATION_MINUTES": str(max(1, round(late)))} if late else {}
+    return settings
+
+
+def _shop(origin: str, *, folder: Path, dukkan: bool, **options: Any) -> Shop:
+    if dukkan:
+        return Dukkan(origin, folder / "shop.db", options["ca"])
+    names = ("place", "paid_text", "retry_text", "payments", "deliveries", "cancel", "ca")
+    return AnyShop(*(options[name] for name in names))
+
+
+def _do(run: Run) -> list[Result]:
+    """Run the cases that are left, and print and return all results."""
+    started, todo = monotonic(), [case for name, case in ALL.items() if name not in run.results]
+    try:
+        run.shop.counts()
+        if run.late_minutes:
+            run.place_late()
+    except ShopError as error:
+        raise click.ClickException(f"{error}.") from error
+    for number, case in enumerate(todo, 1):
+        click.echo(f"[{number:2}/{len(todo)}] {report.line(run.do(case))}")
+    results = [run.results[name] for name in ALL]
+    click.echo(f"\n{report.table(results)}, in {monotonic() - started:.0f} s")
+    return results
+
+
+def _self_test(folder: Path) -> dict[str, Any]:
+    """Return the options for a run of the naive shop."""
+    if not NAIVE.exists():
+        raise click.ClickException("The shop with known faults is in Dukkan's repository: run this there.")
+    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
+        gateway, port = one.getsockname()[1], other.getsockname()[1]
+    here, database = f"http://127.0.0.1:{port}", folder / "naive.db"
+    database.unlink(missing_ok=True)
+    os.environ["DATABASE"] = str(database.resolve())
+    python = f"{sys.executable} -c"
+    query = f"print(*sqlite3.connect('{database}').execute('SELECT count(*) FROM {{}}'))"  # noqa: S608  (our tables)
+    count = f'{python} "import sqlite3; {query}"'
+    replies.DRIP_SECONDS, run_module.PAID_SECONDS = 8, 1  # enough to see what is wrong there
+    return {
+        "port": gateway,
+        "callback_url": f"{here}/amwal/callback",
+        "start": f"{sys.executable} -m flask --app {NAIVE} run --port {port}",
+        "place": f"{python} \"import requests; r = requests.post('{here}/orders'); print(r.ok and r.url or exit(1))\"",
+        "cancel": f"{python} \"import requests, sys; requests.post(sys.argv[1] + '/cancel')\"",
+        "payments": count.format("payments"),
+        "deliveries": count.format("deliveries"),
+        "paid_text": "Paid. Thank you",
+        "late": 0.0,
+        "folder": folder,
+        "fresh": True,
+    }
+
+
+def _compare_with_announced(results: list[Result]) -> None:
+    """End with an error unless the failed cases are those that the naive shop's comments name."""
+    announced = {
+        name
+        for names in re.findall(r"wrong: .*\(([a-z0-9, -]+)\)$", NAIVE.read_text(), re.MULTILINE)
+        for name in names.split(", ")
+    }
+    failed = {result.name for result in results if result.verdict is Verdict.FAILED}
+    click.echo(f"The comments of {NAIVE.name} announce {len(announced)} failed cases; {len(failed)} failed.")
+    if failed != announced:
+        wrong = f"Not found: {sorted(announced - failed)}. Not announced: {sorted(failed - announced)}."
+        raise click.ClickException(wrong)
+    sys.exit(0)
+
+
+@contextmanager
+def _started(command: str, settings: dict[str, str], log: Path) -> "Iterator[subprocess.Popen[bytes]]":
+    """Run a shop with these settings in its environment, and stop it at the end."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as output:
+        try:
+            process = subprocess.Popen(
+                shlex.split(command),
+                env=os.environ | settings,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise click.ClickException(f"Can't start the shop: {error}.") from error
+    try:
+        yield process
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+        process.wait(10)
+
+
+def _wait_for(callback_url: str, ca: Path | None, process: "subprocess.Popen[bytes] | None", minutes: int = 15) -> None:
+    """Wait until the shop answers, whatever it is, or end with an error."""
+    until = monotonic() + minutes * 60
+    click.echo(f"Waiting for the shop at {callback_url} …")
+    while True:
+        try:
+            with browser(ca) as session:
+                session.get(callback_url, timeout=5, allow_redirects=False)
+            return
+        except requests.exceptions.SSLError as error:
+            raise click.ClickException(f"The shop's certificate: {certificate_error(error)}.") from error
+        except requests.RequestException as error:
+            if process and process.poll() is not None:
+                raise click.ClickException("The shop has stopped: see shop.log in the run's folder.") from error
+            if monotonic() > until:
+                raise click.ClickException("The shop did not start. Start it, and run this again.") from error
+        sleep(0.2)

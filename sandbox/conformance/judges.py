@@ -1,0 +1,288 @@
+"""The cases of a run, and how each is judged: those of `trouble` by `callback` and `reply`, a few of them apart."""
+
+import json
+import shlex
+import socket
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import replace
+from decimal import Decimal
+from urllib.parse import urlencode, urlsplit
+
+from flask import current_app
+
+from sandbox import web
+from sandbox.conformance.run import REFUSALS_IN_A_ROW, UNSEEN, WAIT_SECONDS, Order, Result, Run, Verdict, cut, judge
+from sandbox.trouble import CASES, Case, callbacks, replies
+from sandbox.trouble.cases import case
+
+MAX_DECIMALS = 8
+"""More than any currency has; longer amounts come from binary floating point."""
+GUESSES = 200
+SLOW_SENDERS = 50
+NO_PAGE = "the command that places orders printed no address of a page"
+
+SHOP: dict[str, Case] = {}
+
+
+@case("shop", rule=1, cases=SHOP)
+def request(run: Run, this: Case) -> Result:
+    """An order.
+
+    A shop must request the invoice with an exact amount.
+
+    A float such as 0.30000000000000004 is not a price.
+    """
+    asked, project = run.place().requests[0], web.store().project()
+    url = f"{current_app.config['PUBLIC_URL']}/projects/{project.id}"
+    again = f"curl -i -X PUT -H 'Authorization: Bearer {project.api_key}' --data-raw {shlex.quote(asked.body)} {url}"
+    if asked.status != 200:
+        return judge(this, False, f"HTTP {asked.status}: {asked.refusal}", again=again)
+    amount = json.loads(asked.body, parse_float=Decimal, parse_int=Decimal)["amount"]
+    return judge(this, -int(amount.as_tuple().exponent) <= MAX_DECIMALS, f"amount {amount}", again=again)
+
+
+@case("shop", rule=2, cases=SHOP)
+def link(run: Run, this: Case) -> Result:
+    """The payment link.
+
+    A shop must show the payment link from the gateway.
+
+    Without it the customer can't pay.
+    """
+    order = run.unpaid()
+    shown = _link_is_shown(order)
+    said = "the link is on the page" if shown else "the link is not on the page"
+    return judge(this, shown, said, again=_look(order))
+
+
+@case("shop", rule=5, cases=SHOP)
+def secret(run: Run, this: Case) -> Result:
+    """The secret.
+
+    A shop must not show the secret on the page.
+
+    Whoever reads it can confirm the order without paying.
+    """
+    order = run.unpaid()
+    shown = order.invoice.secret in order.page.text
+    said = "the secret is on the page" if shown else "not on the page" if order.page.url else NO_PAGE
+    return judge(this, bool(order.page.url) and not shown, said, again=_look(order))
+
+
+@case("shop", rule=6, cases=SHOP)
+def success_url(run: Run, this: Case) -> Result:
+    """A return without a payment.
+
+    A shop must not mark the order paid when successUrl is opened.
+
+    Anybody can open that address.
+    """
+    order = run.unpaid()
+    url = order.invoice.success_url
+    if not url:
+        return Result(this.name, Verdict.PASSED, "no successUrl was given")
+    run.get(url)
+    return _still_unpaid(run, this, order, "opened", f"curl -i {shlex.quote(url)}")
+
+
+@case("shop", rule=6, cases=SHOP)
+def wrong_method(run: Run, this: Case) -> Result:
+    """A GET with everything right.
+
+    A shop must not mark the order paid on GET, and not crash.
+
+    Previews, crawlers and caches send GETs.
+    """
+    order = run.unpaid()
+    invoice = order.invoice
+    query = urlencode({"invoiceId": invoice.id, "paymentSessionId": "1", "secret": invoice.secret})
+    url = f"{run.callback_url}?{query}"
+    status, again = run.get(url).status_code, f"curl -i {shlex.quote(url)}"
+    if status >= 500:
+        return judge(this, False, f"answered {status}", again=again)
+    return _still_unpaid(run, this, order, f"answered {status}", again)
+
+
+@case("shop", rule=6, cases=SHOP)
+def cancel_url(run: Run, this: Case) -> Result:
+    """A payment after all.
+
+    A shop must accept the payment after cancelUrl was opened.
+
+    Opening it proves nothing. Payments are final: nobody can trace a payment that wasn't stored.
+    """
+    order = run.place()
+    invoice = order.invoice
+    if not invoice.cancel_url:
+        return Result(this.name, Verdict.PASSED, "no cancelUrl was given")
+    run.get(invoice.cancel_url)
+    return run.judge_steps(this, order, callbacks.good(invoice))
+
+
+@case("shop", rule=7, cases=SHOP)
+def guesses(run: Run, this: Case) -> Result:
+    """Guessed secrets.
+
+    A shop must refuse 200 guessed secrets, then accept the real callback.
+
+    A block would hit the gateway.
+    """
+    order = run.place()
+    invoice = order.invoice
+    bodies = [callbacks.guess(invoice.id) for _ in range(GUESSES)]
+    with ThreadPoolExecutor(8) as pool:
+        statuses = {status for status, _ in pool.map(run.post, bodies)}
+    steps = callbacks.good(invoice)
+    wrong = [f"guesses were answered {status}" for status in sorted(statuses) if not 400 <= status < 500]
+    result = run.judge_steps(this, order, steps, wrong)
+    seen = result.seen if wrong else f"guesses {sorted(statuses)}, then {result.seen}"
+    again = f"for n in $(seq {GUESSES}); do {run.again(bodies[0])}; done; {result.again}"
+    return replace(result, seen=seen, again=again)
+
+
+@case("shop", rule=8, cases=SHOP)
+def slow_senders(run: Run, this: Case) -> Result:
+    """Slow senders.
+
+    A shop must answer within 5 s despite 50 slow senders.
+
+    Otherwise one machine can block the shop.
+    """
+    order = run.place()
+    invoice = order.invoice
+    address, body = urlsplit(run.callback_url), run.pay(invoice)
+    head = f"POST {address.path} HTTP/1.1\r\nHost: {address.netloc}\r\nContent-Length: 500\r\n\r\n" + '{"secret'
+    port = address.port or (443 if address.scheme == "https" else 80)
+    with ExitStack() as connections:
+        try:
+            for _ in range(SLOW_SENDERS):
+                sender = connections.enter_context(socket.create_connection((address.hostname, port), timeout=5))
+                sender.sendall(head.encode())
+        except OSError:  # a shop may limit connections
+            pass
+        status, seconds = run.post(body)
+    seen = f"answered {status or 'nothing'} after {seconds:.1f} s"
+    slow = f"seq {SLOW_SENDERS} | xargs -P {SLOW_SENDERS} -I% curl -s -m 20 --limit-rate 1 -d '{'%' * 20}' "
+    again = f"{slow}{shlex.quote(run.callback_url)} & sleep 2; {run.again(body)}"
+    if status != 200 or seconds >= 5:
+        return judge(this, False, seen, again=again)
+    return replace(run.judge_steps(this, order, []), seen=seen, again=again)
+
+
+def early(run: Run, this: Case) -> Result:
+    """The callback was sent before the answer; now comes its retry."""
+    order, store = run.place("early"), web.store()
+    first = store.attempts_of([one.id for one in store.deliveries_of([order.invoice.id])])[0]
+    steps = callbacks.send_now(order.invoice.id)
+    result = run.judge_steps(this, order, steps)
+    answers = ", then ".join([str(first.status or first.error), *(step.answer for step in steps)])
+    seen = f"answered {answers}" + f"; {result.seen}" * (result.verdict is Verdict.FAILED)
+    return replace(result, seen=seen, again=_again(run, this))
+
+
+def after_cancel(run: Run, this: Case) -> Result:
+    """Cancelled by its customer, then paid."""
+    order = run.place()
+    if not run.shop.cancel(order.page):
+        return Result(this.name, Verdict.NOT_RUN, "the order can't be cancelled without --cancel")
+    return run.judge_steps(this, order, callbacks.after_cancel(order.invoice))
+
+
+def late(run: Run, this: Case) -> Result:
+    """Paid when its reservation has run out."""
+    if run.late_minutes is None:
+        return Result(this.name, Verdict.NOT_RUN, "--late MINUTES was not given")
+    order = run.wait_until_late(run.late_minutes)
+    return run.judge_steps(this, order, callbacks.good(order.invoice))
+
+
+def slow(run: Run, this: Case) -> Result:
+    """While the gateway takes its time, a callback for another order arrives."""
+    body, answers = run.pay(run.unpaid().invoice), list[tuple[int, float]]()
+    meanwhile = threading.Timer(1.5, lambda: answers.append(run.post(body)))
+    meanwhile.start()
+    result = reply(run, this)
+    meanwhile.join()
+    status, seconds = answers[0]
+    if status == 200 and seconds <= 2:
+        return result
+    wrong = f"a callback sent meanwhile was answered {status or 'nothing'} after {seconds:.1f} s"
+    return replace(result, verdict=Verdict.FAILED, seen=f"{wrong}; {result.seen}")
+
+
+def callback(run: Run, this: Case) -> Result:
+    """Send the callbacks of a case, and judge the answers: for an order of its own, unless it stays unpaid."""
+    order = run.place() if this.payments else run.unpaid()
+    return run.judge_steps(this, order, CASES[this.name].act(order.invoice))
+
+
+def reply(run: Run, this: Case) -> Result:
+    """Place an order with a faulty answer, and judge the customer's page."""
+    order = run.place(this.name, REFUSALS_IN_A_ROW if this.max_requests < 10 else 1)
+    again = _again(run, this)
+    if faults := list(_faults(run, this, order)):
+        return judge(this, False, "; ".join(faults), again=again)
+    count = len(order.requests)
+    return judge(this, True, f"{count} request{'s' * (count > 1)}, the page after {order.seconds:.1f} s", again=again)
+
+
+def _faults(run: Run, this: Case, order: Order) -> Iterator[str]:
+    """Describe what the shop did wrong after a faulty answer."""
+    page, asked = order.page, order.requests
+    if page.status != 200:
+        yield f"the customer saw HTTP {page.status}: {cut(page.text)}" if page.status else NO_PAGE
+    if order.seconds > WAIT_SECONDS:
+        yield f"the customer waited for {order.seconds:.0f} s"
+    for one in asked:
+        if one.bait and one.bait in page.text:
+            yield f"the page shows {cut(one.bait)}"
+        if one.trouble == "redirect followed":
+            yield "the shop followed the redirect and sent the API key along"
+    if len(asked) > this.max_requests:
+        yield f"the shop sent {len(asked)} requests"
+    if this.name == "429" and len(asked) > 1:
+        gap = (asked[-2].received_at - asked[-1].received_at).total_seconds()
+        if gap < replies.RETRY_AFTER_SECONDS - 0.1:
+            yield f"the shop retried after {gap:.1f} s, despite Retry-After: {replies.RETRY_AFTER_SECONDS}"
+    if page.status == 200 and not _link_is_shown(order):
+        if this.payable:
+            yield "the page has no payment link"
+        elif not run.shop.offers_retry(page):
+            yield "the page has neither a payment link nor an offer to try again"
+
+
+def _link_is_shown(order: Order) -> bool:
+    """Whether the page has the link of an invoice whose answer can be used."""
+    usable = [one for one in order.requests if not one.trouble or (one.trouble in CASES and CASES[one.trouble].payable)]
+    return any(f"/invoice/{one.invoice_id}" in order.page.text for one in usable if one.invoice_id)
+
+
+def _again(run: Run, this: Case) -> str:
+    url = f"{current_app.config['PUBLIC_URL']}/trouble"
+    plan = callbacks.curl(url, json.dumps({"case": this.name, "invoice": "next"}))
+    return f"{plan} && {run.shop.command or 'place an order'}"
+
+
+def _still_unpaid(run: Run, this: Case, order: Order, seen: str, again: str) -> Result:
+    unseen, wrong = run.outcome(order, 0, 0)
+    if wrong:
+        return judge(this, False, "; ".join([seen, *wrong]), again=again)
+    return Result(this.name, Verdict.NOT_RUN, UNSEEN) if unseen else judge(this, True, f"{seen}, not paid", again=again)
+
+
+def _look(order: Order) -> str:
+    return f"curl -s {shlex.quote(order.page.url)}"
+
+
+_JUDGES = {"early": early, "after-cancel": after_cancel, "late": late, "slow": slow}
+_OF_TROUBLE = {
+    name: replace(this, act=_JUDGES.get(name, callback if this.at == "callback" else reply))
+    for name, this in CASES.items()
+    if this.rule
+}
+_IN_THE_END = ("guesses", "late")
+ALL = dict(sorted((SHOP | _OF_TROUBLE).items(), key=lambda item: item[0] in _IN_THE_END))
+"""All cases of a run, in their order. Last come those that may get the run blocked, and whose order must be old."""
