@@ -101,13 +101,13 @@ class Invoice:
 
 
 class Client:
-    """The gateway as one project sees it. Make one for each process: it keeps its connections open."""
+    """The gateway as one project sees it. Make one for each process: its `session` keeps connections open."""
 
     def __init__(self, project_url: str, api_key: str, payment_origins: Collection[str] = PAYMENT_ORIGINS) -> None:
         self._url = project_url
         self._origins = frozenset(payment_origins)
-        self._session = _session()
-        self._session.headers.update({"Authorization": f"Bearer {api_key}", "Content-Type": "application/json"})
+        self.session = _session()
+        self.session.headers.update({"Authorization": f"Bearer {api_key}", "Content-Type": "application/json"})
 
     def create_invoice(
         self, *, amount: Decimal, header: str, description: str = "", success_url: str = "", cancel_url: str = ""
@@ -145,7 +145,7 @@ class Client:
         until = time.monotonic() + DEADLINE
         for attempt in range(RETRIES + 1):
             try:
-                return _put(self._session, self._url, body, until)
+                return _put(self.session, self._url, body, until)
             except Unavailable as error:
                 pause = max(error.retry_after, random.uniform(0.1, 0.3) * 2**attempt)  # noqa: S311  (jitter)
                 if attempt == RETRIES or time.monotonic() + pause >= until - 0.5:

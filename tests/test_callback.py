@@ -1,4 +1,4 @@
-"""The callback, rows 1 to 15 of docs/faults.md: what arrives, what is answered, what is stored."""
+"""The callback, rows 1 to 16 of docs/faults.md: what arrives, what is answered, what is stored."""
 
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -10,10 +10,11 @@ from sqlalchemy import event
 from sqlalchemy.exc import OperationalError
 
 import amwal
-from models import Attention, CallbackAttempt, Delivery, Invoice, Order, OutboxMessage, Payment
+from models import Attention, CallbackAttempt, Delivery, Invoice, Order, OutboxMessage, Payment, digest
 from shop import orders, payments
-from shop.db import db
+from shop.db import db, write
 from shop.states import CUSTOMER, AttentionKind, CallbackOutcome, OrderState, OutboxKind, PaymentSource
+from tests import vectors
 from tests.conftest import CheckingClient, OrderFactory, attention, rows, set_stock, stock_of
 
 URL = "/amwal/callback"
@@ -48,6 +49,45 @@ def test_what_a_callback_is_depends_on_its_ids_and_the_orders_payments(
     assert payments.classify(amwal.Callback("secret", *ids), None).outcome is CallbackOutcome.UNKNOWN_SECRET
     unreadable = payments.Verdict(CallbackOutcome.MALFORMED, "no clean JSON")
     assert payments.classify(unreadable, order) is unreadable
+
+
+FIXTURE = vectors.read("callbacks.json")["fixture"]
+
+
+def in_state(order: OrderFactory, state: str) -> Order:
+    """An order with the vectors' invoice, in the state that a vector names."""
+    made = order.awaiting("brass-dallah")
+    with write() as session:
+        invoice = session.get_one(Order, made.id).invoice
+        invoice.gateway_id, invoice.secret_digest = FIXTURE["invoiceId"], digest(FIXTURE["secret"])
+    if state == "paid":
+        assert payments.accept_callback(json.dumps(FIXTURE).encode(), "") is CallbackOutcome.ACCEPTED
+    elif state == "cancelled":
+        assert orders.cancel(made.id, CUSTOMER)
+    elif state in ("expired", "sold-out"):
+        order.run_out(made)
+        assert orders.expire(made.id)
+        set_stock("brass-dallah", 0 if state == "sold-out" else 1)
+    else:
+        assert state == "awaiting"
+    return made
+
+
+@vectors.each("callbacks.json")
+def test_rows_1_to_15_every_callback_of_the_vectors(
+    client: CheckingClient, order: OrderFactory, vector: dict[str, Any]
+) -> None:
+    made, expect = in_state(order, vector["order"]), vector["expect"]
+    content_type = vector.get("contentType", "application/json")
+    for _ in range(2):
+        assert post(client, vectors.body(vector), content_type=content_type) == expect["status"]
+        now = order.again(made)
+        assert (now.state is OrderState.PAID, len(now.payments)) == (expect["paid"], expect["payments"])
+        attempt = rows(CallbackAttempt)[-1]
+        assert attempt.status == expect["status"]
+        assert attempt.reason or attempt.status == 200
+        assert FIXTURE["secret"] not in f"{attempt.body} {attempt.reason}".lower().replace("�", "")
+        assert len(attempt.body) <= 500
 
 
 def test_row_1_a_good_callback_pays_starts_the_delivery_and_queues_the_receipt(
@@ -153,7 +193,7 @@ def test_row_7_a_second_payment_is_recorded_beside_the_first(client: CheckingCli
 
 
 @pytest.mark.parametrize("name", ["paymentSessionId", "invoiceId"])
-@pytest.mark.parametrize("value", ["", None, [], {}, True])
+@pytest.mark.parametrize("value", [None, True])
 def test_row_8_a_missing_id_does_not_turn_money_away(
     client: CheckingClient, order: OrderFactory, name: str, value: object
 ) -> None:
@@ -162,8 +202,6 @@ def test_row_8_a_missing_id_does_not_turn_money_away(
     if value is None:
         del message[name]
     assert post(client, message) == 200
-    assert post(client, message) == 200
-    assert order.again(waiting).state is OrderState.PAID
     [payment] = order.again(waiting).payments
     assert payment.session_id == ("" if name == "paymentSessionId" else "6545360496c8b48eeab3837e")
     assert attention(AttentionKind.MISSING_IDS) is not None
@@ -203,43 +241,6 @@ def test_row_10_paid_after_it_was_cancelled(client: CheckingClient, order: Order
     assert attention(AttentionKind.PAID_CANCELLED) is not None
 
 
-MALFORMED = {
-    "nothing": b"",
-    "no JSON": b"secret=1",
-    "no object": b'["a"]',
-    "a number": b"5",
-    "deep nesting": b'{"secret": ' + b"[" * 4000 + b"]" * 4000 + b"}",
-    "lone surrogate in the secret": b'{"secret": "\\ud800"}',
-    "lone surrogate elsewhere": b'{"secret": "S", "paymentSessionId": "\\udfff"}',
-    "non-ASCII secret": '{"secret": "سر"}'.encode(),
-    "NaN": b'{"secret": "S", "amount": NaN}',
-    "an exponent of 19 digits": b'{"secret": "S", "amount": 1e9999999999999999999}',
-    "infinity": b'{"secret": "S", "amount": -Infinity}',
-    "duplicate keys": b'{"secret": "S", "secret": "S"}',
-    "missing secret": b'{"invoiceId": "65448ddef4924a5dd1b241a9"}',
-    "empty secret": b'{"secret": ""}',
-    "number as secret": b'{"secret": 12345}',
-    "object as secret": b'{"secret": {"$ne": ""}}',
-    "no UTF-8": b'{"secret": "\xff\xfe"}',
-    "a number of 5,000 digits": b'{"secret": "S", "invoiceId": ' + b"9" * 5000 + b"}",
-}
-
-
-@pytest.mark.parametrize("body", MALFORMED.values(), ids=MALFORMED.keys())
-def test_row_11_what_cannot_be_read_is_refused_and_recorded_without_its_secret(
-    client: CheckingClient, order: OrderFactory, body: bytes
-) -> None:
-    waiting = order.awaiting()
-    secret = order.callback(waiting)["secret"]
-    assert post(client, body.replace(b'"S"', f'"{secret}"'.encode())) == 400
-    [attempt] = rows(CallbackAttempt)
-    assert attempt.outcome is CallbackOutcome.MALFORMED
-    assert attempt.reason
-    assert secret not in attempt.body
-    assert len(attempt.body) <= 500
-    assert not rows(Payment)
-
-
 @pytest.mark.parametrize(
     "body",
     [
@@ -257,22 +258,6 @@ def test_row_11_a_secret_that_is_no_uuid_is_not_stored_either(client: CheckingCl
     [attempt] = rows(CallbackAttempt)
     assert "secret" in attempt.body.lower()
     assert "plain" not in attempt.body
-
-
-@pytest.mark.parametrize("size", [8192, 1_000_000])
-def test_row_12_a_body_over_8_kib_is_refused(client: CheckingClient, order: OrderFactory, size: int) -> None:
-    waiting = order.awaiting()
-    message = order.callback(waiting) | {"padding": "x" * size}
-    assert post(client, message) == 413
-    assert not rows(Payment)
-    assert rows(CallbackAttempt, outcome=CallbackOutcome.TOO_LARGE)
-
-
-@pytest.mark.parametrize("content_type", ["", "text/plain", "application/x-www-form-urlencoded", "multipart/form-data"])
-def test_row_13_any_content_type_will_do(client: CheckingClient, order: OrderFactory, content_type: str) -> None:
-    waiting = order.awaiting()
-    assert post(client, order.callback(waiting), content_type=content_type) == 200
-    assert order.again(waiting).state is OrderState.PAID
 
 
 @pytest.mark.parametrize("path", [URL, URL + "/"])

@@ -27,7 +27,7 @@ from shop.config import SettingError, current_settings, settings
 from shop.db import sqlite_file, write
 from shop.gateway import THREADS
 from shop.money import to_decimal
-from shop.ops import audit, backup, doctor, health, restore, sample, server
+from shop.ops import audit, backup, doctor, doctor_record, health, restore, sample, server
 from shop.security import NOT_SHOWN, repeats_a_secret
 from shop.writer_lock import OtherMachine
 
@@ -195,10 +195,11 @@ def worker_command() -> None:
     help="Also try the API key at a real gateway. This creates a real invoice over the smallest whole amount. Nobody "
     "needs to pay it, but it stays listed in your account there.",
 )
-def doctor_command(create_test_invoice: bool) -> None:
+@doctor_record.option
+def doctor_command(create_test_invoice: bool, record: Path | None) -> None:
     """Check the shop's configuration, and say how to fix what is wrong. Exit code 1 if something must be fixed."""
     levels = Counter[str]()
-    for subject, finding in doctor.examine(create_test_invoice):
+    for subject, finding in doctor.examine(create_test_invoice, record):
         levels[finding.level] += 1
         fix = f" How to fix: {finding.fix}." if finding.fix else ""
         click.echo(f"{finding.level:5} {subject:11} {finding.text}.{fix}")

@@ -228,15 +228,16 @@ CHECKS: dict[str, tuple[Callable[[Case], Iterator[Finding]], set[str]]] = {
 """The checks by subject, each with the subjects that must not have failed before."""
 
 
-def examine(create_test_invoice: bool) -> Iterator[tuple[str, Finding]]:
+def examine(create_test_invoice: bool, record: Path | None = None) -> Iterator[tuple[str, Finding]]:
     """Run all checks, and yield each finding with its subject at once.
 
     Args:
         create_test_invoice: create an invoice even if the gateway isn't the sandbox.
+        record: a new file for the shape of its reply.
     """
     project = settings.amwal_project_url
     gateway = ask("GET", urljoin(project, "/healthz" if is_local(project) else "/"))
-    case, failed = Case(current_settings(), gateway, create_test_invoice), set[str]()
+    case, failed = Case(current_settings(), gateway, create_test_invoice, record), set[str]()
     for subject, (check, needed) in CHECKS.items():
         if lacking := sorted(needed & failed):
             failed.add(subject)

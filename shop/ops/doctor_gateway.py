@@ -18,6 +18,7 @@ import amwal
 from models import CallbackAttempt, now
 from shop import gateway, security
 from shop.db import db, sqlite_file
+from shop.ops import doctor_record
 from shop.ops.probe import Case, Finding, ask, is_local
 
 CLOCK_TOLERANCE = 60  # seconds
@@ -59,17 +60,21 @@ FIXES: dict[type[amwal.AmwalError], str] = {
 def check_api_key(case: Case) -> Iterator[Finding]:
     """Create an invoice: only that shows whether the key is accepted, and what a reply looks like."""
     if not case.is_sandbox and not case.create_test_invoice:
-        yield Finding("skip", "not tried: --create-test-invoice does, by creating a real invoice")
+        nothing = f", and {case.record} was not written" if case.record else ""
+        yield Finding("skip", f"not tried{nothing}: --create-test-invoice does, by creating a real invoice")
         return
     if not case.is_sandbox:
         text = f"creating a real invoice over 1 {case.settings.shop_currency}. Nobody needs to pay it, and no money "
         text += "moves unless somebody does. It stays listed in your account, as no call exists to cancel it"
         yield Finding("note", text)
+    if case.record:
+        yield Finding("note", f"what the reply looks like goes into {case.record}: no key, secret, id or path")
     client: amwal.Client = current_app.extensions["amwal"].client
     here, reply, started = case.settings.public_url, b"", now()
     words = {"header": "Test of the shop's settings", "description": "Nobody needs to pay this."}
     try:
-        reply = client.put_invoice(amount=Decimal(1), **words, success_url=here, cancel_url=here)
+        with doctor_record.listening(client) as heard:
+            reply = heard.body = client.put_invoice(amount=Decimal(1), **words, success_url=here, cancel_url=here)
         invoice = amwal.parse_invoice(reply, case.settings.amwal_payment_origins)
     except amwal.AmwalError as error:
         yield Finding("FAIL", case.quote(error), FIXES[type(error)])
@@ -77,6 +82,7 @@ def check_api_key(case: Case) -> Iterator[Finding]:
         log_success(started)
         yield Finding("ok", f"accepted: invoice {case.quote(invoice.id, invoice.secret)} was created")
     yield from compare(case, reply)
+    yield from doctor_record.write(case, heard)
 
 
 def log_success(started: datetime) -> None:

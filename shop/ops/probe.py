@@ -36,11 +36,13 @@ class Finding:
 
 @dataclass(frozen=True)
 class Case:
-    """What the checks look at: settings, the response of the gateway's server, whether to create a real invoice."""
+    """What the checks look at: settings, the response of the gateway's server, whether to create a real invoice, and
+    the file for the shape of its reply."""
 
     settings: Settings
     gateway: Answer
     create_test_invoice: bool = False
+    record: Path | None = None
 
     @property
     def is_sandbox(self) -> bool:
