@@ -26,6 +26,7 @@ check: $(VENV)/installed-requirements-dev.txt  ## What CI adds: lint, types, Pos
 	$(RUN)ruff check .
 	$(RUN)ruff format --check .
 	$(RUN)mypy
+	$(RUN)mypy examples/python/small_shop.py examples/naive/naive_shop.py
 	$(RUN)python -m pytest $(WORKERS) -m "(slow or postgres) and not long"
 
 WORKERS := -n auto --dist worksteal  # of the tests: see tests/conftest.py; each has databases of its own
