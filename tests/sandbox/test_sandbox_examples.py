@@ -16,7 +16,8 @@ import requests
 from flask import Flask
 from waitress.server import create_server
 
-from sandbox.conformance.checks import ALL
+from sandbox.conformance.judges import ALL
+from sandbox.conformance.report import RULES
 from sandbox.store import Store
 from tests.conftest import find_program, missing
 
@@ -85,10 +86,11 @@ def test_the_call_that_you_get(served: dict[str, str], shop: Any) -> None:
 def test_making_trouble(served: dict[str, str], store: Store, shop: Any) -> None:
     headers = {"Authorization": f"Bearer {served['API_KEY']}"}
     requests.put(served["PROJECT_URL"], json={"amount": 5, "header": "Order"}, headers=headers, timeout=5)
-    shop.answers = [404]
+    shop.answers = [200, 404]
     [commands] = examples("sh", "sandbox trigger")
     ran = run(commands, served)
     assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert "the callback: 200" in ran.stdout
     assert "a guessed secret: 404" in ran.stdout
     assert store.planned_troubles() == ["slow"]
 
@@ -102,14 +104,14 @@ def test_the_commands_take_these_options(words: str) -> None:
         assert option in ran.stdout
 
 
-def test_every_rule_names_its_cases_and_every_case_has_its_rule() -> None:
-    rules = re.split(r"^\d+\. ", TEXT.partition("## Ten rules")[2].partition("## Make trouble")[0], flags=re.MULTILINE)[
-        1:
-    ]
-    assert len(rules) == 10
-    named = [re.findall(r"`([^`]+)`", rule.rpartition("(")[2]) for rule in rules]
-    assert all(named)
-    assert sorted(name for names in named for name in names) == sorted(check.name for check in ALL)
+def test_every_rule_names_its_cases_and_every_case_its_rule() -> None:
+    text = TEXT.partition("## Ten rules")[2].partition("## Make trouble")[0]
+    rules = re.findall(r'^(\d+)\. <a id="rule-\1"></a>\*\*(.+?)\*\*(.+?)(?=^\d|\Z)', text, re.MULTILINE | re.DOTALL)
+    assert [int(number) for number, _, _ in rules] == list(range(1, 11))
+    for number, headline, more in rules:
+        assert " ".join(headline.split()).rstrip(".") == RULES[int(number) - 1]
+        cases = re.findall(r"`([^`]+)`", more.rpartition("(")[2])
+        assert sorted(cases) == sorted(name for name, case in ALL.items() if case.rule == int(number))
 
 
 @pytest.fixture(scope="session")
@@ -133,8 +135,6 @@ def axios(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_javascript_client_of_the_documented_shape_gets_an_invoice(
     served: dict[str, str], store: Store, axios: Path
 ) -> None:
-    [program] = examples("js", "axios.put")
-    (axios / "client.mjs").write_text(program)
     ran = subprocess.run(
         [find_program("node", "nodejs"), "client.mjs"],
         cwd=axios,
