@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Protocol
 from urllib.parse import urljoin
 
 import requests
@@ -44,34 +43,9 @@ class Counts:
     deliveries: int | None = None
 
 
-class Shop(Protocol):
-    """A shop, as a customer uses it. Any method may raise `ShopError`."""
-
-    command: str
-    """The command that places an order; "" if it is done through forms."""
-
-    def place(self) -> Page:
-        """Place an order and return its page."""
-
-    def is_paid(self, page: Page) -> bool | None:
-        """Return whether the order's page says paid; None if unknown."""
-
-    def counts(self) -> Counts:
-        """Return what the shop has stored, of all orders."""
-
-    def offers_retry(self, page: Page) -> bool:
-        """Return whether the page of an order without an invoice offers to try again."""
-
-    def cancel(self, page: Page) -> bool:
-        """Cancel the order as its customer; return False if that's impossible here."""
-
-    def leave(self, page: Page) -> None:
-        """Cancel an unpaid order, as a shop may limit unpaid orders per customer."""
-
-
 @dataclass
 class AnyShop:
-    """A shop in any language, whose orders are placed by a command."""
+    """A shop in any language, whose orders are placed by a command. Its methods may raise `ShopError`."""
 
     command: str
     """Places an order and prints its page's address."""
@@ -86,6 +60,7 @@ class AnyShop:
     ca: Path | None = None
 
     def place(self) -> Page:
+        """Place an order and return its page."""
         ran = _run(self.command)
         url = (re.findall(r"https?://\S+", ran.stdout) or [""])[-1]
         if ran.returncode:
@@ -93,15 +68,19 @@ class AnyShop:
         return self._get(url) if url else Page()
 
     def is_paid(self, page: Page) -> bool | None:
+        """Return whether the order's page says paid; None if unknown."""
         return self.paid_text in self._get(page.url).text if self.paid_text and page.url else None
 
     def counts(self) -> Counts:
+        """Return what the shop has stored, of all orders."""
         return Counts(_count(self.payments), _count(self.deliveries))
 
     def offers_retry(self, page: Page) -> bool:
+        """Return whether the page of an order without an invoice offers to try again."""
         return self.retry_text.casefold() in page.text.casefold()
 
     def cancel(self, page: Page) -> bool:
+        """Cancel the order as its customer; return False if that's impossible here."""
         if not self.cancel_command:
             return False
         ran = _run(self.cancel_command, page.url)
@@ -110,6 +89,7 @@ class AnyShop:
         return True
 
     def leave(self, page: Page) -> None:
+        """Cancel an unpaid order, as a shop may limit unpaid orders per customer."""
         if self.cancel_command and page.url and self.is_paid(page) is False:
             self.cancel(page)
 
@@ -119,7 +99,7 @@ class AnyShop:
 
 
 class Dukkan:
-    """A Dukkan or a fork, at the origin `url`: orders are placed through its forms."""
+    """A Dukkan or a fork, at the origin `url`: what `AnyShop` does by commands, this does through its forms."""
 
     command = ""
 
@@ -184,6 +164,9 @@ class Dukkan:
             return self._browser.post(urljoin(self._url, path), data=form, timeout=SECONDS, allow_redirects=False)
         except requests.RequestException as error:
             raise ShopError(f"no answer from {path} ({type(error).__name__})") from error
+
+
+Shop = AnyShop | Dukkan
 
 
 @dataclass
