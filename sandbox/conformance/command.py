@@ -78,6 +78,7 @@ def conformance(**options: Any) -> None:
 
 def _run(stack: ExitStack, *, port: int, callback_url: str, folder: Path, **options: Any) -> list[Result]:
     """Serve the gateway, run all cases that are left, and report."""
+    os.umask(0o077)  # the folder holds keys and secrets
     database, kept, here = folder / "sandbox.sqlite3", folder / "results.json", address("127.0.0.1", port)
     if options["fresh"]:
         for file in (kept, *folder.glob("sandbox.sqlite3*")):
@@ -89,17 +90,23 @@ def _run(stack: ExitStack, *, port: int, callback_url: str, folder: Path, **opti
     stack.enter_context(app.app_context())
     late = options["late"] if options["late"] is not None or not options["dukkan"] else 1.0
     settings, process = _settings(here, callback_url, folder if options["dukkan"] else None, late), None
+    os.environ |= settings  # for all commands
     if options["start"]:
-        process = stack.enter_context(_started(options["start"], settings, folder / "shop.log"))
+        if _answers(callback_url, options["ca"]):
+            raise click.ClickException(f"Something answers at {callback_url} already. Stop it first.")
+        process = stack.enter_context(_started(options["start"], folder / "shop.log"))
     else:
         click.echo("Start your shop with these settings (named as in Dukkan), and keep it running:")
         click.echo("\n".join(f"  {name}={value}" for name, value in settings.items()))
     _wait_for(callback_url, options["ca"], process)
     shop = _shop(settings["PUBLIC_URL"], **options, folder=folder)
-    results = _do(Run(shop, callback_url=callback_url, late_minutes=late, kept=kept, ca=options["ca"]))
+    run = Run(shop, callback_url=callback_url, late_minutes=late, kept=kept, ca=options["ca"])
+    results = _do(run, process, folder / "shop.log")
     kept.unlink(missing_ok=True)  # complete: the next run starts over
     if any(result.verdict is Verdict.FAILED for result in results):
-        click.echo(f"To repeat a failed case, start the gateway again: serve --port {port} --database {database}")
+        serve = click.get_current_context().command_path.replace("conformance", "serve")
+        click.echo("To repeat a failed case, start the shop as here, and the gateway:")
+        click.echo(f"  {serve} --port {port} --database {database} --callback-url {callback_url}")
     if options["junit"]:
         report.write_junit(options["junit"], results)
     if options["html"]:
@@ -131,17 +138,23 @@ def _shop(origin: str, *, folder: Path, dukkan: bool, **options: Any) -> Shop:
     return AnyShop(*(options[name] for name in names))
 
 
-def _do(run: Run) -> list[Result]:
+def _do(run: Run, process: "subprocess.Popen[bytes] | None", log: Path) -> list[Result]:
     """Run the cases that are left, and print and return all results."""
     started, todo = monotonic(), [case for name, case in ALL.items() if name not in run.results]
     try:
         run.shop.counts()
-        if run.late_minutes:
+        if run.late_minutes and "late" not in run.results:
             run.place_late()
     except ShopError as error:
         raise click.ClickException(f"{error}.") from error
     for number, case in enumerate(todo, 1):
-        click.echo(f"[{number:2}/{len(todo)}] {report.line(run.do(case))}")
+        if case.name == "late" and run.late_minutes:
+            click.echo(f"Waiting until the reservation of {run.late_minutes:g} minutes has run out …")
+        result = run.do(case)
+        if process and process.poll() is not None:
+            raise click.ClickException(f"The shop has stopped: see {log}. Then run this again: it goes on.")
+        run.keep(result)
+        click.echo(f"[{number:2}/{len(todo)}] {report.line(result)}")
     results = [run.results[name] for name in ALL]
     click.echo(f"\n{report.table(results)}, in {monotonic() - started:.0f} s")
     return results
@@ -191,17 +204,13 @@ def _compare_with_announced(results: list[Result]) -> None:
 
 
 @contextmanager
-def _started(command: str, settings: dict[str, str], log: Path) -> "Iterator[subprocess.Popen[bytes]]":
-    """Run a shop with these settings in its environment, and stop it at the end."""
+def _started(command: str, log: Path) -> "Iterator[subprocess.Popen[bytes]]":
+    """Run a shop, and stop it at the end."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as output:
         try:
             process = subprocess.Popen(
-                shlex.split(command),
-                env=os.environ | settings,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
+                shlex.split(command), stdout=output, stderr=subprocess.STDOUT, start_new_session=True
             )
         except OSError as error:
             raise click.ClickException(f"Can't start the shop: {error}.") from error
@@ -214,19 +223,24 @@ def _started(command: str, settings: dict[str, str], log: Path) -> "Iterator[sub
 
 
 def _wait_for(callback_url: str, ca: Path | None, process: "subprocess.Popen[bytes] | None", minutes: int = 15) -> None:
-    """Wait until the shop answers, whatever it is, or end with an error."""
+    """Wait until the shop answers, or end with an error."""
     until = monotonic() + minutes * 60
     click.echo(f"Waiting for the shop at {callback_url} …")
-    while True:
-        try:
-            with browser(ca) as session:
-                session.get(callback_url, timeout=5, allow_redirects=False)
-            return
-        except requests.exceptions.SSLError as error:
-            raise click.ClickException(f"The shop's certificate: {certificate_error(error)}.") from error
-        except requests.RequestException as error:
-            if process and process.poll() is not None:
-                raise click.ClickException("The shop has stopped: see shop.log in the run's folder.") from error
-            if monotonic() > until:
-                raise click.ClickException("The shop did not start. Start it, and run this again.") from error
+    while not _answers(callback_url, ca):
+        if process and process.poll() is not None:
+            raise click.ClickException("The shop has stopped: see shop.log in the run's folder.")
+        if monotonic() > until:
+            raise click.ClickException("The shop did not start. Start it, and run this again.")
         sleep(0.2)
+
+
+def _answers(url: str, ca: Path | None) -> bool:
+    """Return whether a server answers at this address, whatever it says."""
+    try:
+        with browser(ca) as session:
+            session.get(url, timeout=5, allow_redirects=False)
+    except requests.exceptions.SSLError as error:
+        raise click.ClickException(f"The shop's certificate: {certificate_error(error)}.") from error
+    except requests.RequestException:
+        return False
+    return True

@@ -183,6 +183,14 @@ def early(run: Run, this: Case) -> Result:
     return replace(result, seen=seen, again=_again(run, this))
 
 
+def other_invoice(run: Run, this: Case) -> Result:
+    """The other invoice is that of an order that must stay unpaid as well."""
+    order, other = run.unpaid(), run.place()
+    steps = callbacks.other_invoice(order.invoice)
+    paid = run.shop.is_paid(other.page)
+    return run.judge_steps(this, order, steps, ["the other order's page says paid"] if paid else [])
+
+
 def after_cancel(run: Run, this: Case) -> Result:
     """Cancelled by its customer, then paid."""
     order = run.place()
@@ -277,7 +285,7 @@ def _look(order: Order) -> str:
     return f"curl -s {shlex.quote(order.page.url)}"
 
 
-_JUDGES = {"early": early, "after-cancel": after_cancel, "late": late, "slow": slow}
+_JUDGES = {"early": early, "after-cancel": after_cancel, "other-invoice": other_invoice, "late": late, "slow": slow}
 _OF_TROUBLE = {
     name: replace(this, act=_JUDGES.get(name, callback if this.at == "callback" else reply))
     for name, this in CASES.items()

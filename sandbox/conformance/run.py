@@ -97,16 +97,19 @@ class Run:
             self.results = {name: Result(name, Verdict(verdict), *more) for name, verdict, *more in done}
 
     def do(self, case: Case) -> Result:
-        """Run a case; save and return its result."""
+        """Run a case and return its result, which `keep` saves."""
         try:
             result: Result = case.act(self, case)
         except (ShopError, requests.RequestException) as error:
             result = Result(case.name, Verdict.NOT_RUN, str(error))
         self._leave_orders()
-        self.results[case.name] = result
+        return result
+
+    def keep(self, result: Result) -> None:
+        """Save a result, for when the run is interrupted."""
+        self.results[result.name] = result
         self._kept.parent.mkdir(parents=True, exist_ok=True)
         self._kept.write_text(json.dumps([[*vars(one).values()] for one in self.results.values()]))
-        return result
 
     # --- placing orders ---
 
@@ -188,7 +191,7 @@ class Run:
         Returns:
             Whether something that is needed could not be seen, and what is wrong.
         """
-        until, looks = time.monotonic() + PAID_SECONDS, 0
+        until, looks, first = time.monotonic() + PAID_SECONDS, 0, self.shop.counts()
         while looks < 2:  # a second look, as a second delivery may come a little later
             paid, now, lacks = self.shop.is_paid(order.page), self.shop.counts(), False
             wrong = []
@@ -202,6 +205,8 @@ class Run:
                     lacks |= after - before < expected
             looks += 2 if lacks and time.monotonic() > until else not lacks
             time.sleep(SECOND_LOOK_SECONDS)
+        if not wrong and order.before.payments is not None and first.payments != now.payments:
+            wrong.append("the payment was stored only after the answer")
         if payments:
             return now.payments is None or now.deliveries is None, wrong
         return now.payments is None and paid is None, wrong

@@ -123,6 +123,9 @@ def create_shop(port: int, project_url: str, api_key: str, faults: set[str]) -> 
             if "crashes" in faults:
                 raise
             return "malformed", 400
+        if "stores later" in faults:
+            threading.Timer(0.2, judge, [message, secret]).start()
+            return "paid", 200
         with lock:
             return judge(message, secret)
 
@@ -134,6 +137,8 @@ def create_shop(port: int, project_url: str, api_key: str, faults: set[str]) -> 
             misses.append(secret)
             return "unknown", 200 if "takes any secret" in faults else 404
         order, session = found[0], message.get("paymentSessionId", "")
+        if "pays the named order" in faults and "invoiceId" in message:
+            order = next((one for one in orders if one.get("id") == message["invoiceId"]), {"id": ""})
         if message.get("invoiceId", order["id"]) != order["id"] and "ignores the id" not in faults:
             return "another invoice", 409
         if not session and "needs the ids" in faults:

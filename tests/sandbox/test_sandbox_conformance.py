@@ -86,6 +86,7 @@ FAULTS = {
     "pays by GET": {"wrong-method"},
     "takes any secret": {"forged", "malformed", "early", "guesses"},
     "ignores the id": {"other-invoice"},
+    "pays the named order": {"other-invoice"},
     "pays once": {"duplicate", "second-session", "concurrent"},
     "stores copies": {"duplicate", "concurrent"},
     "delivers always": {"duplicate", "concurrent", "second-session", "after-cancel"},
@@ -193,6 +194,13 @@ def test_row_111_without_counts_a_right_answer_is_called_that_and_no_more(
     run.shop.payments = run.shop.deliveries = ""
     names = ("good", "duplicate", "concurrent", "second-session", "after-cancel", "early")
     assert [run.do(ALL[name]).verdict for name in names] == [Verdict.ANSWER_ONLY] * len(names)
+
+
+def test_row_111_a_200_that_comes_before_the_payment_is_stored_is_found(
+    little_shop: Callable[[set[str]], Run],
+) -> None:
+    run = little_shop({"stores later"})
+    assert failed(run, ["good"]) == {"good": "the payment was stored only after the answer"}
 
 
 def test_row_112_late_requests_of_earlier_orders_are_told_apart(little_shop: Callable[[set[str]], Run]) -> None:
