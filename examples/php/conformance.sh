@@ -1,9 +1,12 @@
 #!/bin/sh -e
-# The conformance run of this shop. SANDBOX='python -m sandbox' uses the sandbox of a clone.
+# The conformance run of this shop, which must not run meanwhile. It needs amwal-sandbox (see sandbox/README.md), or the
+# sandbox of a clone.
 cd "$(dirname "$0")"
-export PUBLIC_URL="${PUBLIC_URL:-http://127.0.0.1:8000}"
-export DATABASE="${DATABASE:-$(mktemp -d)/shop.db}"
-count="sqlite3 $DATABASE 'SELECT count(*) FROM"
+command -v amwal-sandbox >/dev/null || : "${SANDBOX:=../../.venv/bin/python -m sandbox}"
+export PYTHONPATH="${PYTHONPATH:-$PWD/../..}" PUBLIC_URL="${PUBLIC_URL:-http://127.0.0.1:8000}"
+export DATABASE="${DATABASE:-$PWD/conformance.db}"
+rm -f "$DATABASE"
+count="sqlite3 -cmd '.timeout 5000' $DATABASE 'SELECT count(*) FROM"
 exec ${SANDBOX:-amwal-sandbox} conformance --callback-url "$PUBLIC_URL/amwal/callback" --fresh --late 0 \
   --start "env PHP_CLI_SERVER_WORKERS=8 php -d display_errors=0 -S ${PUBLIC_URL#*//} shop.php" --place ./place --cancel ./cancel \
   --payments "$count payments'" --deliveries "$count deliveries'" --paid-text 'Paid. Thank you' "$@"

@@ -106,6 +106,7 @@ function callback(PDO $db): string
 }
 
 try {
+    getenv('AMWAL_PROJECT_URL') && getenv('AMWAL_API_KEY') || throw new DomainException('AMWAL_… are not set', 503);
     $db = new PDO('sqlite:' . (getenv('DATABASE') ?: 'shop.db'), options: [PDO::ATTR_TIMEOUT => 5]); // seconds
     $db->exec(SCHEMA);
     // Without a slash at the end: the gateway would count a redirect as a failure.

@@ -93,7 +93,8 @@ function readSession(reply: string, origins = ['https://amwal.exchange']): Sessi
   if (bare(`${url} ${invoiceId}`).includes(bare(secret))) throw new AmwalError('the link or the id shows the secret');
   // The start of the link is compared as text, because parsers disagree about odd addresses.
   const isAllowed = /^https?:[^\\<>"'`]+$/.test(url) && origins.some((origin) => url.startsWith(`${origin}/`));
-  if (!isAllowed) throw new AmwalError(`no payment page may be at ${url.split('/', 3).join('/').slice(0, 80)}`);
+  const origin = url.split('/', 3).join('/').slice(0, 80);
+  if (!isAllowed) throw new AmwalError(`the link leads to ${origin}, and may to ${origins} only`);
   const png = typeof QR === 'string' && QR.length <= 87_406 && PNG.exec(QR)?.[1]; // 64 KiB, in base64 with the prefix
   return { invoiceId, url, secret, QR: png ? `data:image/png;base64,${png}` : null };
 }

@@ -128,4 +128,4 @@ createServer({ requestTimeout: 10_000 }, async (request, response) => {
     return [error instanceof AmwalError ? 400 : 503]; // a 503 comes again
   });
   response.writeHead(status, { 'Content-Type': 'text/html; charset=utf-8', ...headers }).end(body);
-}).listen(Number(new URL(HERE).port) || 8000, '127.0.0.1');
+}).listen(Number(new URL(HERE).port) || 8000, '127.0.0.1', () => console.log(`Shop at ${HERE}`));
