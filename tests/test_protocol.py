@@ -183,7 +183,7 @@ def test_the_sandbox_calls_back_as_described(gateway: Any, put: Put, shop: Shop)
     for case in ("duplicate", "second-session", "missing-ids", "forged", "other-invoice"):
         trouble = {"case": case, "invoice": "last"}
         requests.post(urljoin(gateway.project_url, "/trouble"), json=trouble, timeout=10)
-    assert len(shop.heard) == 6
+    assert len(shop.heard) >= 6
     for message in shop.heard:
         check(CALLBACK["requestBody"], message)
 
