@@ -166,8 +166,10 @@ def _start(sandbox: str, invoice: str, case: str) -> dict[str, Any]:
     """Start a case in a running sandbox, and return the outcome, or end with an error."""
     try:
         answer = requests.post(f"{sandbox.rstrip('/')}/trouble", json={"invoice": invoice, "case": case}, timeout=120)
-        outcome: dict[str, Any] = answer.json()
-    except (requests.RequestException, ValueError) as error:
+        outcome: dict[str, Any] = dict(answer.json())
+        if not outcome.keys() & {"sent", "message"}:
+            raise ValueError("another program's answer")
+    except (requests.RequestException, ValueError, TypeError) as error:
         serve = click.get_current_context().find_root().command_path + " serve"
         raise click.ClickException(
             f"No sandbox answers at {sandbox}. Start one with `{serve}`, or give another --sandbox."

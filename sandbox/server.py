@@ -19,8 +19,9 @@ LARGEST_READ = 1024 * 1024
 
 def web_address(_context: click.Context, _option: click.Parameter, value: str | None) -> str | None:
     """Check an option: an http(s) address, or nothing."""
-    with suppress(ValueError):  # from `urlsplit`, for malformed hosts
-        if not value or (urlsplit(value).scheme in {"http", "https"} and urlsplit(value).hostname):
+    with suppress(ValueError):  # from `urlsplit`, for malformed hosts and ports
+        parts = urlsplit(value or "http://nothing")
+        if parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0:
             return value
     raise click.BadParameter("must start with http:// or https:// and a host")
 

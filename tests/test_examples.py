@@ -1,10 +1,15 @@
 """The examples: each right one passes every case of the conformance run, and the naive one fails what it announces."""
 
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -12,12 +17,14 @@ import pytest
 
 from sandbox.conformance.command import NAIVE
 from sandbox.conformance.judges import ALL
+from tests import vectors
 from tests.children import ROOT, Start, free_ports
 from tests.conftest import find_program, missing
 
 pytestmark = pytest.mark.slow
 
 EXAMPLES = ROOT / "examples"
+REPLIES = vectors.read("replies.json")["vectors"]
 RIGHT = ("python", "django", "typescript", "php")
 REPORTS = {"--junit": "junit.xml", "--html": "report.html", "--badge": "badge.svg"}
 
@@ -90,3 +97,43 @@ def test_the_typescript_is_right_by_its_types(node: Path) -> None:
     command = [str(node / "tsc"), "--project", str(folder), "--typeRoots", str(node.parent / "@types")]
     ran = subprocess.run(command, cwd=node.parent, capture_output=True, text=True, timeout=120, check=False)
     assert ran.returncode == 0, ran.stdout
+
+
+@pytest.fixture
+def replies() -> Iterator[str]:
+    """A server that answers at /0, /1, … with the replies of the vectors."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_PUT(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            body = vectors.body(REPLIES[int(self.path[1:])])
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            with suppress(OSError):  # a client that has read enough
+                self.wfile.write(body)
+
+        def log_message(self, *_arguments: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.mark.parametrize("language", ["ts", "php"])
+def test_the_other_clients_show_what_the_vectors_allow(language: str, replies: str, node: Path) -> None:
+    program = str(node / "node") if language == "ts" else find_program("php", "php-cli php-curl")
+    command = [program, str(ROOT / "tests" / "data" / "clients" / f"read.{language}"), replies, str(len(REPLIES))]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert ran.returncode == 0, ran.stderr
+    wrong = []
+    for vector, shown in zip(REPLIES, json.loads(ran.stdout), strict=True):
+        expected = vector["shown"] and [vector["shown"]["invoiceId"], vector["shown"]["url"], vector.get("qr", False)]
+        if (shown and shown[:2]) != (expected and expected[:2]) and "shown" not in vector.get("also", []):
+            wrong.append((vector["name"], shown))
+        is_png = b"iVBORw0KGgo" in vectors.body(vector)  # by its first bytes; these clients look no further
+        if shown and expected and shown[2] and not (expected[2] or is_png or "qr" in vector.get("also", [])):
+            wrong.append((vector["name"], "the picture"))
+    assert wrong == []

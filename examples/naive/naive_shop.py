@@ -84,7 +84,7 @@ def callback() -> str:
         # wrong: rule 10, money for a cancelled order, or without a session, is forgotten (after-cancel, missing-ids)
         if state != "cancelled":
             db.execute("INSERT INTO payments VALUES (?, ?)", (number, message["paymentSessionId"]))
-        if state == "open":  # wrong: rule 9, read, then written: two at once both find it open (concurrent)
+        if state == "open":  # wrong: rule 9, read, then written: two find it open (concurrent, second-session)
             time.sleep(0.05)  # the mail to the warehouse, say
             db.execute("INSERT INTO deliveries VALUES (?)", (number,))
             db.execute("UPDATE orders SET state = 'paid' WHERE id = ?", (number,))

@@ -175,12 +175,12 @@ def cancel(token: str) -> ResponseReturnValue:
 @app.post("/amwal/callback")
 @app.post("/amwal/callback/")  # both, as a redirect or a 404 for the other spelling would be a failure
 def callback() -> ResponseReturnValue:
-    body = request.stream.read(amwal.CALLBACK_LIMIT + 1)
-    if len(body) > amwal.CALLBACK_LIMIT:
-        abort(413)
     try:
+        body = request.stream.read(amwal.CALLBACK_LIMIT + 1)
+        if len(body) > amwal.CALLBACK_LIMIT:
+            abort(413)
         message = amwal.parse_callback(body)
-    except amwal.BadCallback:
+    except (OSError, amwal.BadCallback):  # OSError: broken chunks
         abort(400)
     try:
         with transaction() as db:

@@ -127,5 +127,6 @@ createServer({ requestTimeout: 10_000 }, async (request, response) => {
     if (request.complete) console.error(error instanceof AmwalError ? `refused: ${error.message}` : error);
     return [error instanceof AmwalError ? 400 : 503]; // a 503 comes again
   });
+  request.resume(); // what is left of a body that is too large is read and dropped, so that the connection goes on
   response.writeHead(status, { 'Content-Type': 'text/html; charset=utf-8', ...headers }).end(body);
 }).listen(Number(new URL(HERE).port) || 8000, '127.0.0.1', () => console.log(`Shop at ${HERE}`));

@@ -5,11 +5,13 @@ import re
 import shlex
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
@@ -32,25 +34,45 @@ from sandbox.web import store
 
 NAIVE = Path(__file__).parents[2] / "examples" / "naive" / "naive_shop.py"
 given = click.Path(exists=True, dir_okay=False, path_type=Path)
-made = click.Path(dir_okay=False, writable=True, path_type=Path)
+
+
+def _command(_context: click.Context, _option: click.Parameter, value: str | None) -> str | None:
+    """Check an option: a command line."""
+    try:
+        if not value or shlex.split(value):
+            return value
+    except ValueError as error:
+        raise click.BadParameter(f"{error}.") from error
+    raise click.BadParameter("must be a command.")
+
+
+def _to_write(_context: click.Context, _option: click.Parameter, value: Path | None) -> Path | None:
+    """Check an option: a file in a folder that there is, or nothing."""
+    if value and not value.absolute().parent.is_dir():
+        raise click.BadParameter(f"there is no folder {value.absolute().parent}.")
+    return value
+
+
+command = partial(click.option, metavar="CMD", default="", callback=_command)
+to_write = partial(click.option, type=click.Path(dir_okay=False, writable=True, path_type=Path), callback=_to_write)
 
 
 @click.command()
 @click.option("--listen", "port", default=8001, type=click.IntRange(1, 65535), help="Port for the gateway [8001].")
 @click.option("--callback-url", callback=web_address, help="Your shop's address for callbacks.")
-@click.option("--start", metavar="CMD", help="Command that starts your shop; the settings are in its environment.")
+@command("--start", help="Command that starts your shop; the settings are in its environment.")
 @click.option("--dukkan", is_flag=True, help="Your shop is a Dukkan or a fork: place orders through its forms.")
-@click.option("--place", metavar="CMD", default="", help="Command that places an order and prints its page's address.")
-@click.option("--cancel", metavar="CMD", default="", help="Command that cancels an order, given its page's address.")
-@click.option("--payments", metavar="CMD", default="", help="Command that prints how many payments are stored.")
-@click.option("--deliveries", metavar="CMD", default="", help="Command that prints how many deliveries were started.")
+@command("--place", help="Command that places an order and prints its page's address.")
+@command("--cancel", help="Command that cancels an order, given its page's address.")
+@command("--payments", help="Command that prints how many payments are stored.")
+@command("--deliveries", help="Command that prints how many deliveries were started.")
 @click.option("--paid-text", default="", help="Text that only the page of a paid order shows.")
 @click.option("--retry-text", default="try again", help="Text that offers another try [try again].")
-@click.option("--late", type=click.FloatRange(min=0), help="Minutes that your shop reserves goods; 0 for ever.")
+@click.option("--late", type=click.FloatRange(0, 1e5), help="Minutes that your shop reserves goods; 0 for ever.")
 @click.option("--ca", type=given, help="Certificate of your own authority, if your shop's is from there (PEM).")
-@click.option("--junit", type=made, help="JUnit XML file to write.")
-@click.option("--html", type=made, help="Page with the results to write.")
-@click.option("--badge", type=made, help="SVG to write, plainly self-issued.")
+@to_write("--junit", help="JUnit XML file to write.")
+@to_write("--html", help="Page with the results to write.")
+@to_write("--badge", help="SVG to write, plainly self-issued.")
 @click.option("--folder", default="instance/conformance", type=click.Path(path_type=Path), help="Data of the run.")
 @click.option("--fresh", is_flag=True, help="Start over, with a new project and API key.")
 @click.option("--self-test", is_flag=True, help="Run a shop with known faults, to see each of them found.")
@@ -67,7 +89,9 @@ def conformance(**options: Any) -> None:
         raise click.UsageError("Give --place, or --dukkan for a Dukkan or a fork.")
     if not options["callback_url"]:
         raise click.UsageError("Missing option '--callback-url'.")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that a shop that was started here is stopped
+    for name in ("SIGTERM", "SIGHUP"):  # so that a shop that was started here is stopped
+        with suppress(AttributeError):
+            signal.signal(getattr(signal, name), lambda *_: sys.exit(1))
     with ExitStack() as stack:
         results = _run(stack, **options)
     if options["self_test"]:
@@ -80,11 +104,14 @@ def _run(stack: ExitStack, *, port: int, callback_url: str, folder: Path, **opti
     """Serve the gateway, run all cases that are left, and report."""
     os.umask(0o077)  # the folder holds keys and secrets
     database, kept, here = folder / "sandbox.sqlite3", folder / "results.json", address("127.0.0.1", port)
-    if options["fresh"]:
-        for file in (kept, *folder.glob("sandbox.sqlite3*")):
-            file.unlink(missing_ok=True)
     listener = listen("127.0.0.1", port, "--listen")
-    app = create_app(database=database, callback_url=callback_url, public_url=here, ca=options["ca"])
+    try:
+        if options["fresh"]:
+            for file in (kept, *folder.glob("sandbox.sqlite3*")):
+                file.unlink(missing_ok=True)
+        app = create_app(database=database, callback_url=callback_url, public_url=here, ca=options["ca"])
+    except (sqlite3.Error, OSError) as error:
+        raise click.ClickException(f"Can't use the folder {folder}: {error}. --fresh starts over.") from error
     server = create_server(app, sockets=[listener], threads=16, ident="sandbox", max_request_body_size=LARGEST_READ)
     threading.Thread(target=server.run, daemon=True).start()
     stack.enter_context(app.app_context())
@@ -170,7 +197,7 @@ def _self_test(folder: Path) -> dict[str, Any]:
     database.unlink(missing_ok=True)
     os.environ["DATABASE"] = str(database.resolve())
     python = f"{sys.executable} -c"
-    query = f"print(*sqlite3.connect('{database}').execute('SELECT count(*) FROM {{}}'))"  # noqa: S608  (our tables)
+    query = f"print(*sqlite3.connect('{database}').execute('SELECT count(*) FROM {{}}').fetchone())"  # noqa: S608  (our tables)
     count = f'{python} "import sqlite3; {query}"'
     replies.DRIP_SECONDS, run_module.PAID_SECONDS = 8, 1  # enough to see what is wrong there
     return {
@@ -217,9 +244,11 @@ def _started(command: str, log: Path) -> "Iterator[subprocess.Popen[bytes]]":
     try:
         yield process
     finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGTERM)
-        process.wait(10)
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            with suppress(ProcessLookupError, subprocess.TimeoutExpired):
+                os.killpg(process.pid, number)
+                process.wait(10)
+                break
 
 
 def _wait_for(callback_url: str, ca: Path | None, process: "subprocess.Popen[bytes] | None", minutes: int = 15) -> None:

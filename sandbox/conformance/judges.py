@@ -1,6 +1,7 @@
 """The cases of a run, and how each is judged: those of `trouble` by `callback` and `reply`, a few of them apart."""
 
 import json
+import re
 import shlex
 import socket
 import threading
@@ -40,8 +41,10 @@ def request(run: Run, this: Case) -> Result:
     again = f"curl -i -X PUT -H 'Authorization: Bearer {project.api_key}' --data-raw {shlex.quote(asked.body)} {url}"
     if asked.status != 200:
         return judge(this, False, f"HTTP {asked.status}: {asked.refusal}", again=again)
-    amount = json.loads(asked.body, parse_float=Decimal, parse_int=Decimal)["amount"]
-    return judge(this, -int(amount.as_tuple().exponent) <= MAX_DECIMALS, f"amount {amount}", again=again)
+    found = re.search(r'"amount"\s*:\s*([-+.\deE]+)', asked.body)
+    amount = Decimal(found[1]) if found else Decimal("NaN")
+    exact = amount.is_finite() and -int(amount.as_tuple().exponent) <= MAX_DECIMALS
+    return judge(this, exact, f"amount {amount}", again=again)
 
 
 @case("shop", rule=2, cases=SHOP)
@@ -85,7 +88,13 @@ def success_url(run: Run, this: Case) -> Result:
     if not url:
         return Result(this.name, Verdict.PASSED, "no successUrl was given")
     run.get(url)
-    return _still_unpaid(run, this, order, "opened", f"curl -i {shlex.quote(url)}")
+    result = _still_unpaid(run, this, order, "opened", f"curl -i {shlex.quote(url)}")
+    if result.verdict is not Verdict.PASSED:
+        return result
+    steps = callbacks.good(run.spend(order).invoice)
+    run.get(url)  # after the payment it changes nothing, either
+    after = run.judge_steps(this, order, steps)
+    return result if after.verdict is not Verdict.FAILED else replace(after, seen=f"paid after that: {after.seen}")
 
 
 @case("shop", rule=6, cases=SHOP)
@@ -119,7 +128,9 @@ def cancel_url(run: Run, this: Case) -> Result:
     if not invoice.cancel_url:
         return Result(this.name, Verdict.PASSED, "no cancelUrl was given")
     run.get(invoice.cancel_url)
-    return run.judge_steps(this, order, callbacks.good(invoice))
+    steps = callbacks.good(invoice)
+    run.get(invoice.cancel_url)
+    return run.judge_steps(this, order, steps)
 
 
 @case("shop", rule=7, cases=SHOP)
@@ -191,6 +202,12 @@ def other_invoice(run: Run, this: Case) -> Result:
     return run.judge_steps(this, order, steps, ["the other order's page says paid"] if paid else [])
 
 
+def malformed(run: Run, this: Case) -> Result:
+    """Odd secrets come while there is an order without an invoice, and so without a secret."""
+    run.place("refuse", REFUSALS_IN_A_ROW)
+    return callback(run, this)
+
+
 def after_cancel(run: Run, this: Case) -> Result:
     """Cancelled by its customer, then paid."""
     order = run.place()
@@ -209,7 +226,7 @@ def late(run: Run, this: Case) -> Result:
 
 def slow(run: Run, this: Case) -> Result:
     """While the gateway takes its time, a callback for another order arrives."""
-    body, answers = run.pay(run.unpaid().invoice), list[tuple[int, float]]()
+    body, answers = run.pay(run.spend(run.unpaid()).invoice), list[tuple[int, float]]()
     meanwhile = threading.Timer(1.5, lambda: answers.append(run.post(body)))
     meanwhile.start()
     result = reply(run, this)
@@ -285,7 +302,8 @@ def _look(order: Order) -> str:
     return f"curl -s {shlex.quote(order.page.url)}"
 
 
-_JUDGES = {"early": early, "after-cancel": after_cancel, "other-invoice": other_invoice, "late": late, "slow": slow}
+_JUDGES = {"early": early, "after-cancel": after_cancel, "late": late, "slow": slow}
+_JUDGES |= {"malformed": malformed, "other-invoice": other_invoice}
 _OF_TROUBLE = {
     name: replace(this, act=_JUDGES.get(name, callback if this.at == "callback" else reply))
     for name, this in CASES.items()

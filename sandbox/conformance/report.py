@@ -1,5 +1,6 @@
 """A run's results as text, as JUnit XML, as a page, and as a badge."""
 
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -65,12 +66,17 @@ def write_junit(file: Path, results: Sequence[Result]) -> None:
         if result.verdict is Verdict.FAILED:
             message = f"expected: {ALL[result.name].must}; seen: {result.seen}"
             text = f"{ALL[result.name].why}\n{rule_of(result)}\n{result.again}"
-            ElementTree.SubElement(element, "failure", message=message).text = text
+            ElementTree.SubElement(element, "failure", message=_in_xml(message)).text = _in_xml(text)
         elif result.verdict is Verdict.NOT_RUN:
             ElementTree.SubElement(element, "skipped", message=result.seen)
         else:
             ElementTree.SubElement(element, "system-out").text = f"{result.verdict.value}: {result.seen}"
     ElementTree.ElementTree(suite).write(file, encoding="utf-8", xml_declaration=True)
+
+
+def _in_xml(text: str) -> str:
+    """Return a text without what XML can't have: a shop's page may hold any character."""
+    return re.sub(r"[^\t\n\r -\ud7ff\ue000-\ufffd]", "\N{REPLACEMENT CHARACTER}", text)
 
 
 def write_page(file: Path, results: Sequence[Result], template: str) -> None:

@@ -79,7 +79,7 @@ class Run:
             shop: the shop to check.
             callback_url: its address for callbacks.
             late_minutes: how long it reserves goods for an unpaid order; None if unknown.
-            kept: the file of results so far, for resuming.
+            kept: the file of what has passed so far, for resuming. That of another run is not used.
             ca: the certificates that the shop may have; None for the usual ones.
         """
         self.shop = shop
@@ -92,24 +92,28 @@ class Run:
         self._tells_apart = True
         self._unpaid: Order | None = None
         self._late: tuple[float, Order] | None = None
-        if kept.exists():
+        self._key = [callback_url, shop.command, late_minutes]
+        with suppress(OSError, ValueError, TypeError, KeyError, AttributeError):  # damaged: it begins anew
             done = json.loads(kept.read_text())
-            self.results = {name: Result(name, Verdict(verdict), *more) for name, verdict, *more in done}
+            if done["run"] == self._key:
+                self.results = {name: Result(name, Verdict.PASSED, *more) for name, more in done["passed"].items()}
 
     def do(self, case: Case) -> Result:
         """Run a case and return its result, which `keep` saves."""
         try:
             result: Result = case.act(self, case)
         except (ShopError, requests.RequestException) as error:
-            result = Result(case.name, Verdict.NOT_RUN, str(error))
+            result = Result(case.name, Verdict.FAILED, str(error), self.shop.command)
         self._leave_orders()
         return result
 
     def keep(self, result: Result) -> None:
         """Save a result, for when the run is interrupted."""
         self.results[result.name] = result
+        passed = [one for one in self.results.values() if one.verdict is Verdict.PASSED]
+        done = {"run": self._key, "passed": {one.name: [one.seen, one.again] for one in passed}}
         self._kept.parent.mkdir(parents=True, exist_ok=True)
-        self._kept.write_text(json.dumps([[*vars(one).values()] for one in self.results.values()]))
+        self._kept.write_text(json.dumps(done))
 
     # --- placing orders ---
 
@@ -125,7 +129,7 @@ class Run:
             store.plan_trouble(trouble)
         started = time.monotonic()
         try:
-            page = self.shop.place()
+            page, loaded_at = self.shop.place(), store.now()
             self._placed.append(page)
             seconds, after = time.monotonic() - started, newest[0].number if newest else 0
             while not (arrived := store.requests(after=after)) and time.monotonic() < started + seconds + PAID_SECONDS:
@@ -143,8 +147,20 @@ class Run:
             store.spared |= {one.body for one in asked}
         if not asked:
             raise ShopError(f"no request for an invoice arrived: check the shop's settings. {cut(page.text)}".strip())
+        if asked[0].received_at > loaded_at:  # it asks in the background
+            page = self._look_again(page, asked[0])
         made = [one.invoice_id for one in asked if one.invoice_id and one.status == 200]
         return Order(page, asked, seconds, before, store.invoice(made[0]) if made else None)
+
+    def _look_again(self, page: Page, request: Request) -> Page:
+        """Load a page until it knows the invoice, or offers to try again."""
+        until = time.monotonic() + PAID_SECONDS
+        while time.monotonic() < until:
+            page = self.shop.look(page)
+            if self.shop.offers_retry(page) or f"/invoice/{request.invoice_id}" in page.text:
+                break
+            time.sleep(SECOND_LOOK_SECONDS)
+        return page
 
     def unpaid(self) -> Order:
         """Return an unpaid order, which cases that leave it unpaid share."""
@@ -152,6 +168,11 @@ class Run:
             self._unpaid = self.place()
             self._placed.remove(self._unpaid.page)
         return replace(self._unpaid, before=self.shop.counts())
+
+    def spend(self, order: Order) -> Order:
+        """Return a shared order that will be paid, so that it is shared no longer."""
+        self._unpaid = None
+        return order
 
     def place_late(self) -> tuple[float, Order]:
         """Place the order that is paid at the end of the run, when its reservation has run out."""

@@ -69,7 +69,11 @@ class AnyShop:
 
     def is_paid(self, page: Page) -> bool | None:
         """Return whether the order's page says paid; None if unknown."""
-        return self.paid_text in self._get(page.url).text if self.paid_text and page.url else None
+        return _plain(self.paid_text) in _plain(self.look(page).text) if self.paid_text and page.url else None
+
+    def look(self, page: Page) -> Page:
+        """Return an order's page, loaded again."""
+        return self._get(page.url) if page.url else page
 
     def counts(self) -> Counts:
         """Return what the shop has stored, of all orders."""
@@ -77,7 +81,7 @@ class AnyShop:
 
     def offers_retry(self, page: Page) -> bool:
         """Return whether the page of an order without an invoice offers to try again."""
-        return self.retry_text.casefold() in page.text.casefold()
+        return _plain(self.retry_text) in _plain(page.text)
 
     def cancel(self, page: Page) -> bool:
         """Cancel the order as its customer; return False if that's impossible here."""
@@ -224,7 +228,7 @@ def _run(command: str, *more: str) -> "subprocess.CompletedProcess[str]":
     """Run a command of the user's, without a shell."""
     words = [*shlex.split(command), *more]
     try:
-        return subprocess.run(words, capture_output=True, text=True, timeout=SECONDS, check=False)
+        return subprocess.run(words, capture_output=True, text=True, errors="replace", timeout=SECONDS, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise ShopError(f"the command {command!r} failed ({type(error).__name__})") from error
 
@@ -233,10 +237,14 @@ def _count(command: str) -> int | None:
     if not command:
         return None
     ran = _run(command)
-    numbers = re.findall(r"\d+", ran.stdout)
-    if ran.returncode or not numbers:
-        raise ShopError(f"the command {command!r} printed no number: {_last_line(ran)}")
-    return int(numbers[-1])
+    if ran.returncode or not re.fullmatch(r"\d+", ran.stdout.strip()):
+        raise ShopError(f"the command {command!r} printed no whole number: {_last_line(ran)}")
+    return int(ran.stdout)
+
+
+def _plain(text: str) -> str:
+    """Return a text as it is compared: in small letters, each blank as one."""
+    return " ".join(text.casefold().split())
 
 
 def _last_line(ran: "subprocess.CompletedProcess[str]") -> str:
@@ -248,6 +256,8 @@ def _get(session: requests.Session, url: str) -> Page:
         answer = session.get(url, timeout=SECONDS)
     except requests.exceptions.SSLError as error:
         raise ShopError(f"no answer from {url} ({certificate_error(error)})") from error
-    except requests.RequestException as error:
+    except (requests.RequestException, ValueError) as error:  # ValueError: a malformed host
         raise ShopError(f"no answer from {url} ({type(error).__name__})") from error
-    return Page(answer.url, answer.status_code, unescape(answer.text))
+    if "charset" not in answer.headers.get("Content-Type", ""):
+        answer.encoding = "utf-8"  # or what a meta element says, which is nearly always the same
+    return Page(answer.url, answer.status_code, unescape(answer.text).replace("\\/", "/"))

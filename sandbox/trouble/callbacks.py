@@ -190,9 +190,15 @@ def second_session(invoice: Invoice) -> list[Step]:
 
     The customer paid twice, and staff must send one payment back.
     """
-    first = _pay_and_send(invoice, "")
-    web.store().pay_again(invoice.id, tell_after=LEASE.total_seconds())
-    return [*first, *(replace(step, what="a second payment") for step in send_now(invoice.id))]
+    store = web.store()
+    store.pay(invoice.id, tell_after=LEASE.total_seconds())
+    first = store.claim_delivery(invoice.id)
+    store.pay_again(invoice.id, tell_after=LEASE.total_seconds())
+    both = [one for one in (first, store.claim_delivery(invoice.id)) if one]  # sent at once
+    return [
+        Step(f"payment {number}", "200", attempt.succeeded, attempt, one.body)
+        for number, (one, attempt) in enumerate(zip(both, _send_together(both), strict=True), 1)
+    ]
 
 
 @case("callback", rule=10)
@@ -206,7 +212,7 @@ def missing_ids(invoice: Invoice) -> list[Step]:
     web.store().pay(invoice.id, tell=False)
     body = json.dumps({"secret": invoice.secret})
     delivery = web.store().add_delivery(invoice.id, body, trouble="missing-ids", once=False)
-    return [_taken("the secret alone", delivery)]
+    return [_taken("the secret alone", delivery), _taken("the same again", _once(invoice, "missing-ids", body))]
 
 
 @case("callback", rule=7, payments=0, deliveries=0)
@@ -232,6 +238,11 @@ def malformed_bodies(invoice_id: str) -> dict[str, str]:
         "no secret": json.dumps({"invoiceId": invoice_id, "paymentSessionId": "1"}),
         "a number as secret": json.dumps({"invoiceId": invoice_id, "paymentSessionId": "1", "secret": 5}),
         "an object as secret": json.dumps({"invoiceId": invoice_id, "secret": {"$ne": None}}),
+        "true as secret": json.dumps({"invoiceId": invoice_id, "paymentSessionId": "1", "secret": True}),
+        "no text as secret": json.dumps({"invoiceId": invoice_id, "paymentSessionId": "1", "secret": ""}),
+        "null as secret": json.dumps({"invoiceId": invoice_id, "paymentSessionId": "1", "secret": None}),
+        "a percent sign as secret": json.dumps({"paymentSessionId": "1", "secret": "%"}),
+        "SQL as secret": json.dumps({"paymentSessionId": "1", "secret": "' OR '1'='1"}),
         "3,000 nested lists": "[" * 3000 + "]" * 3000,
         "half a character": json.dumps({"invoiceId": invoice_id, "secret": "\ud800"}),
         "NUL in the secret": json.dumps({"invoiceId": invoice_id, "secret": "a\x00b"}),

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
-from flask import Response, abort, g, jsonify, request
+from flask import Response, abort, current_app, g, jsonify, request
 from flask.typing import ResponseReturnValue
 from waitress.channel import ClientDisconnected
 from werkzeug.datastructures import WWWAuthenticate
@@ -211,7 +211,12 @@ def foreign_host(make: Callable[[], Data]) -> ResponseReturnValue:
     With a wrong link, the customer pays someone else or nobody, and the order can never be confirmed.
     """
     data = make()
-    return jsonify(data=_bait_url(data | {"url": f"https://pay.example.net/en/invoice/{data['invoiceId']}"}), err=0)
+    return jsonify(
+        data=_bait_url(
+            data | {"url": f"{current_app.config['PUBLIC_URL']}@pay.example.net/en/invoice/{data['invoiceId']}"}
+        ),
+        err=0,
+    )
 
 
 @case("put", rule=2, payable=True)

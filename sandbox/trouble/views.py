@@ -22,7 +22,8 @@ def start() -> ResponseReturnValue:
     """
     if not web.is_from_own_page():
         abort(403, "This form was sent from another site, so nothing was done.")
-    asked = request.form if request.form else request.get_json(silent=True) or {}
+    said = request.form if request.form else request.get_json(silent=True)
+    asked = said if isinstance(said, dict) else {}
     case, wanted = CASES.get(str(asked.get("case"))), str(asked.get("invoice", "last"))
     if case is None:
         abort(422, f"Unknown case. Choose one of: {', '.join(CASES)}.")
