@@ -70,7 +70,7 @@ def start_dukkan(start: Start, tmp_path: Path, port: int) -> None:
 
 def test_this_shop_passes(start: Start, tmp_path: Path) -> None:
     gateway, port = free_ports(2)
-    run = conform(start, tmp_path, gateway, f"http://127.0.0.1:{port}/amwal/callback", "--dukkan")
+    run = conform(start, tmp_path, gateway, f"http://127.0.0.1:{port}/amwal/callback", "--dukkan", "--late", "0")
     start_dukkan(start, tmp_path, port)
     assert run.wait(170) == 0, (tmp_path / "run.log").read_text()
     assert set(verdicts(tmp_path).values()) == {"passed"}
@@ -125,6 +125,8 @@ def little_shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cal
     """Start a sandbox and a little shop with the given faults; return a run for it."""
     monkeypatch.setattr(replies, "DRIP_SECONDS", 14)
     monkeypatch.setattr(judges, "WAIT_SECONDS", 10)
+    monkeypatch.setattr("sandbox.conformance.run.PAID_SECONDS", 2)  # this shop stores at once
+    monkeypatch.setattr("sandbox.conformance.run.SECOND_LOOK_SECONDS", 0.05)
     servers: list[Any] = []
     with ExitStack() as contexts:
 
