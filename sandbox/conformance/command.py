@@ -68,7 +68,7 @@ to_write = partial(click.option, type=click.Path(dir_okay=False, writable=True, 
 @command("--deliveries", help="Command that prints how many deliveries were started.")
 @click.option("--paid-text", default="", help="Text that only the page of a paid order shows.")
 @click.option("--retry-text", default="try again", help="Text that offers another try [try again].")
-@click.option("--late", type=click.FloatRange(0, 1e5), help="Minutes that your shop reserves goods; 0 for ever.")
+@click.option("--late", type=click.IntRange(0, 100_000), help="Minutes that your shop reserves goods; 0 for ever.")
 @click.option("--ca", type=given, help="Certificate of your own authority, if your shop's is from there (PEM).")
 @to_write("--junit", help="JUnit XML file to write.")
 @to_write("--html", help="Page with the results to write.")
@@ -115,7 +115,7 @@ def _run(stack: ExitStack, *, port: int, callback_url: str, folder: Path, **opti
     server = create_server(app, sockets=[listener], threads=16, ident="sandbox", max_request_body_size=LARGEST_READ)
     threading.Thread(target=server.run, daemon=True).start()
     stack.enter_context(app.app_context())
-    late = options["late"] if options["late"] is not None or not options["dukkan"] else 1.0
+    late = options["late"] if options["late"] is not None or not options["dukkan"] else 1
     settings, process = _settings(here, callback_url, folder if options["dukkan"] else None, late), None
     os.environ |= settings  # for all commands
     if options["start"]:
@@ -143,7 +143,7 @@ def _run(stack: ExitStack, *, port: int, callback_url: str, folder: Path, **opti
     return results
 
 
-def _settings(here: str, callback_url: str, dukkan: Path | None, late: float | None) -> dict[str, str]:
+def _settings(here: str, callback_url: str, dukkan: Path | None, late: int | None) -> dict[str, str]:
     """Return the settings for the shop; for a Dukkan those of a database in this folder, too."""
     project = store().project()
     settings = {
@@ -154,7 +154,7 @@ def _settings(here: str, callback_url: str, dukkan: Path | None, late: float | N
     }
     if dukkan:
         settings["DATABASE_URL"] = f"sqlite:///{dukkan.resolve() / 'shop.db'}"
-        settings |= {"RESERVATION_MINUTES": str(max(1, round(late)))} if late else {}
+        settings |= {"RESERVATION_MINUTES": str(late)} if late else {}
     return settings
 
 
@@ -209,7 +209,7 @@ def _self_test(folder: Path) -> dict[str, Any]:
         "payments": count.format("payments"),
         "deliveries": count.format("deliveries"),
         "paid_text": "Paid. Thank you",
-        "late": 0.0,
+        "late": 0,
         "folder": folder,
         "fresh": True,
     }

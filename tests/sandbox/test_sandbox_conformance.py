@@ -1,6 +1,8 @@
 """The conformance run: good shops pass, faults are found, interrupted runs resume."""
 
 import re
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -21,8 +23,9 @@ from sandbox.conformance.judges import ALL
 from sandbox.conformance.run import Run, Verdict
 from sandbox.conformance.shops import AnyShop, forms
 from sandbox.trouble import replies
-from tests.children import Child, Start, free_ports
+from tests.children import ROOT, Child, Start, free_ports
 from tests.conftest import find_program
+from tests.sandbox.conftest import Shop
 from tests.sandbox.little_shop import create_shop
 
 pytestmark = pytest.mark.slow
@@ -236,6 +239,67 @@ def test_row_112_a_checkout_form_is_filled_in_as_it_asks() -> None:
         **{"checkout_key": "k", "name": text, "email": "conformance@example.com", "vat": "JO 1", "wishes": text},
         **{"country": "JO", "hour": "10", "delivery": "2", "terms": "on"},
     }
+
+
+def refused(options: list[str]) -> tuple[int, str]:
+    """Start a run that can't go on; return its exit code and what it said."""
+    command = [sys.executable, "-m", "sandbox", "conformance", *options]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    return ran.returncode, ran.stdout + ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--place", "'open"], "No closing quotation"),
+        (["--payments", " "], "must be a command"),
+        (["--callback-url", "http://127.0.0.1:99999/"], "must start with http://"),
+        (["--junit", "/nowhere/junit.xml"], "there is no folder /nowhere"),
+        (["--late", "nan"], "not a valid integer"),
+        (["--start", "sh -c 'exit 3'"], "The shop has stopped"),
+        (["--start", "/nowhere/shop"], "Can't start the shop"),
+        (["--folder", "/dev/null/run"], "Can't use the folder"),
+        ([], "printed no whole number"),
+    ],
+)
+def test_what_can_not_be_run_is_refused_in_words(tmp_path: Path, shop: Shop, options: list[str], said: str) -> None:
+    gateway, nobody = free_ports(2)
+    url = f"http://127.0.0.1:{nobody}/callback" if "--start" in options else shop.callback_url
+    usual = ["--listen", str(gateway), "--callback-url", url, "--place", "true", "--folder", str(tmp_path)]
+    code, output = refused([*usual, "--payments", "echo 7 9", *options])
+    assert said in output
+    assert code in {1, 2}
+    assert "Traceback" not in output
+
+
+def test_a_shop_that_runs_already_is_not_started_again(tmp_path: Path, shop: Shop) -> None:
+    [gateway] = free_ports(1)
+    usual = [
+        "--listen",
+        str(gateway),
+        "--callback-url",
+        shop.callback_url,
+        "--place",
+        "true",
+        "--folder",
+        str(tmp_path),
+    ]
+    code, output = refused([*usual, "--start", f"touch {tmp_path / 'started'}"])
+    assert code == 1
+    assert "answers at" in output
+    assert not (tmp_path / "started").exists()
+
+
+@pytest.mark.parametrize(
+    "kept", ["", "5", "[1", '{"run": 1}', '{"run": ["other", "", 0], "passed": {"good": ["", ""]}}']
+)
+def test_results_that_are_damaged_or_of_another_run_do_not_count(
+    little_shop: Callable[[set[str]], Run], tmp_path: Path, kept: str
+) -> None:
+    (tmp_path / "kept.json").write_text(kept)
+    run = little_shop(set())
+    assert run.results == {}
+    assert failed(run, ["good"]) == {}
 
 
 @pytest.mark.long
