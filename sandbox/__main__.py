@@ -124,6 +124,8 @@ def pay(invoice: str, sandbox: str, as_json: bool) -> None:
 
     The exit code is 1 if the shop's answer isn't 200. Then the callback is retried, as always.
     """
+    if invoice == "next":
+        raise click.UsageError("Give an invoice's id, or `last`.")
     outcome = _start(sandbox, invoice, "good")
     if as_json:
         click.echo(json.dumps(outcome))

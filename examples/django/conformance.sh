@@ -9,5 +9,6 @@ export PATH="$PATH:$PWD/../../.venv/bin"
 rm -f "$DATABASE"
 count="sqlite3 -cmd '.timeout 5000' $DATABASE 'SELECT count(*) FROM"
 exec ${SANDBOX:-amwal-sandbox} conformance --callback-url "$PUBLIC_URL/amwal/callback" --fresh --late 0 \
-  --start "python shop.py runserver --noreload ${PUBLIC_URL##*:}" --place ./place --cancel ./cancel \
+  --start "python shop.py runserver --noreload ${PUBLIC_URL##*:}" \
+  --place ./place --cancel ./cancel --retry ./retry \
   --payments "$count shop_payment'" --deliveries "$count shop_delivery'" --paid-text 'Paid. Thank you' "$@"

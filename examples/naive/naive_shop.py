@@ -43,7 +43,7 @@ def place() -> ResponseReturnValue:
     # wrong: rule 4, the customer sees a server error, and no way to try again (401, 429, reset, lost)
     # wrong: rule 2, the same when the answer has another form (html, missing-field, no-qr)
     session = answer.json()["data"]
-    print("new invoice:", session)  # wrong: rule 5, the secret is in the log, where no case can see it
+    print("new invoice:", session)  # wrong: rule 5, the secret is in the log (secret)
     # wrong: rule 2, nothing of it is checked (err, wrong-type, javascript-url, foreign-host, repeated-id, svg-qr)
     # wrong: rule 5, the link may give the secret away (secret-in-url)
     row = (session["invoiceId"], session["secret"], session["url"], session["QR"])

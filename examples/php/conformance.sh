@@ -8,5 +8,6 @@ export DATABASE="${DATABASE:-$PWD/conformance.db}"
 rm -f "$DATABASE"
 count="sqlite3 -cmd '.timeout 5000' $DATABASE 'SELECT count(*) FROM"
 exec ${SANDBOX:-amwal-sandbox} conformance --callback-url "$PUBLIC_URL/amwal/callback" --fresh --late 0 \
-  --start "env PHP_CLI_SERVER_WORKERS=8 php -d display_errors=0 -S ${PUBLIC_URL#*//} shop.php" --place ./place --cancel ./cancel \
+  --start "env PHP_CLI_SERVER_WORKERS=8 php -d display_errors=0 -S ${PUBLIC_URL#*//} shop.php" \
+  --place ./place --cancel ./cancel --retry ./retry \
   --payments "$count payments'" --deliveries "$count deliveries'" --paid-text 'Paid. Thank you' "$@"

@@ -9,5 +9,6 @@ export PATH="$PATH:$PWD/../../.venv/bin"
 rm -f "$DATABASE"
 count="sqlite3 -cmd '.timeout 5000' $DATABASE 'SELECT count(*) FROM"
 exec ${SANDBOX:-amwal-sandbox} conformance --callback-url "$PUBLIC_URL/amwal/callback" --fresh --late 0 \
-  --start "python -m flask --app small_shop run --port ${PUBLIC_URL##*:}" --place ./place --cancel ./cancel \
+  --start "python -m flask --app small_shop run --port ${PUBLIC_URL##*:}" \
+  --place ./place --cancel ./cancel --retry ./retry \
   --payments "$count payments'" --deliveries "$count deliveries'" --paid-text 'Paid. Thank you' "$@"

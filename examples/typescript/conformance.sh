@@ -8,5 +8,6 @@ export DATABASE="${DATABASE:-$PWD/conformance.db}"
 rm -f "$DATABASE"
 count="sqlite3 -cmd '.timeout 5000' $DATABASE 'SELECT count(*) FROM"
 exec ${SANDBOX:-amwal-sandbox} conformance --callback-url "$PUBLIC_URL/amwal/callback" --fresh --late 0 \
-  --start "node shop.ts" --place ./place --cancel ./cancel \
+  --start "node shop.ts" \
+  --place ./place --cancel ./cancel --retry ./retry \
   --payments "$count payments'" --deliveries "$count deliveries'" --paid-text 'Paid. Thank you' "$@"

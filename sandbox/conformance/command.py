@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from time import monotonic, sleep
@@ -32,6 +32,8 @@ from sandbox.server import LARGEST_READ, address, listen, web_address
 from sandbox.trouble import replies
 from sandbox.web import store
 
+DUKKAN = "conformance-shop.db"
+"""The database of a Dukkan, in the run's folder."""
 NAIVE = Path(__file__).parents[2] / "examples" / "naive" / "naive_shop.py"
 given = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -64,6 +66,7 @@ to_write = partial(click.option, type=click.Path(dir_okay=False, writable=True, 
 @click.option("--dukkan", is_flag=True, help="Your shop is a Dukkan or a fork: place orders through its forms.")
 @command("--place", help="Command that places an order and prints its page's address.")
 @command("--cancel", help="Command that cancels an order, given its page's address.")
+@command("--retry", help="Command that asks for an order's invoice again, given its page's address.")
 @command("--payments", help="Command that prints how many payments are stored.")
 @command("--deliveries", help="Command that prints how many deliveries were started.")
 @click.option("--paid-text", default="", help="Text that only the page of a paid order shows.")
@@ -105,10 +108,16 @@ def _run(stack: ExitStack, *, port: int, callback_url: str, folder: Path, **opti
     os.umask(0o077)  # the folder holds keys and secrets
     database, kept, here = folder / "sandbox.sqlite3", folder / "results.json", address("127.0.0.1", port)
     listener = listen("127.0.0.1", port, "--listen")
+    if options["start"] and _answers(callback_url, options["ca"]):
+        said = f"Something answers at {callback_url} already, perhaps the shop of a run that was killed."
+        raise click.ClickException(f"{said} Stop it first.")
     try:
-        if options["fresh"]:
-            for file in (kept, *folder.glob("sandbox.sqlite3*")):
-                file.unlink(missing_ok=True)
+        stack.enter_context(_locked(folder))
+        old = [kept, *folder.glob("sandbox.sqlite3*")] if options["fresh"] else []
+        if options["start"] and (options["fresh"] or not kept.exists()):
+            old += folder.glob(f"{DUKKAN}*")  # it would refuse a network that left many orders unpaid
+        for file in old:
+            file.unlink(missing_ok=True)
         app = create_app(database=database, callback_url=callback_url, public_url=here, ca=options["ca"])
     except (sqlite3.Error, OSError) as error:
         raise click.ClickException(f"Can't use the folder {folder}: {error}. --fresh starts over.") from error
@@ -119,16 +128,14 @@ def _run(stack: ExitStack, *, port: int, callback_url: str, folder: Path, **opti
     settings, process = _settings(here, callback_url, folder if options["dukkan"] else None, late), None
     os.environ |= settings  # for all commands
     if options["start"]:
-        if _answers(callback_url, options["ca"]):
-            raise click.ClickException(f"Something answers at {callback_url} already. Stop it first.")
         process = stack.enter_context(_started(options["start"], folder / "shop.log"))
     else:
         click.echo("Start your shop with these settings (named as in Dukkan), and keep it running:")
         click.echo("\n".join(f"  {name}={value}" for name, value in settings.items()))
     _wait_for(callback_url, options["ca"], process)
     shop = _shop(settings["PUBLIC_URL"], **options, folder=folder)
-    run = Run(shop, callback_url=callback_url, late_minutes=late, kept=kept, ca=options["ca"])
-    results = _do(run, process, folder / "shop.log")
+    run = Run(shop, callback_url=callback_url, late_minutes=late, folder=folder, ca=options["ca"])
+    results = _do(run, process)
     kept.unlink(missing_ok=True)  # complete: the next run starts over
     if any(result.verdict is Verdict.FAILED for result in results):
         serve = click.get_current_context().command_path.replace("conformance", "serve")
@@ -143,6 +150,19 @@ def _run(stack: ExitStack, *, port: int, callback_url: str, folder: Path, **opti
     return results
 
 
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Keep other runs out of a folder. Raises `OSError`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with closing(sqlite3.connect(folder / "lock", timeout=0)) as lock:  # the system unlocks it if this is killed
+        try:
+            lock.execute("BEGIN EXCLUSIVE")
+        except sqlite3.OperationalError as error:
+            said = f"Another run uses the folder {folder} ({error}). Give another with --folder."
+            raise click.ClickException(said) from error
+        yield
+
+
 def _settings(here: str, callback_url: str, dukkan: Path | None, late: int | None) -> dict[str, str]:
     """Return the settings for the shop; for a Dukkan those of a database in this folder, too."""
     project = store().project()
@@ -153,23 +173,23 @@ def _settings(here: str, callback_url: str, dukkan: Path | None, late: int | Non
         "PUBLIC_URL": "{0.scheme}://{0.netloc}".format(urlsplit(callback_url)),
     }
     if dukkan:
-        settings["DATABASE_URL"] = f"sqlite:///{dukkan.resolve() / 'shop.db'}"
+        settings["DATABASE_URL"] = f"sqlite:///{dukkan.resolve() / DUKKAN}"
         settings |= {"RESERVATION_MINUTES": str(late)} if late else {}
     return settings
 
 
 def _shop(origin: str, *, folder: Path, dukkan: bool, **options: Any) -> Shop:
     if dukkan:
-        return Dukkan(origin, folder / "shop.db", options["ca"])
-    names = ("place", "paid_text", "retry_text", "payments", "deliveries", "cancel", "ca")
+        return Dukkan(origin, folder / DUKKAN, options["ca"])
+    names = ("place", "paid_text", "retry_text", "payments", "deliveries", "cancel", "retry", "ca")
     return AnyShop(*(options[name] for name in names))
 
 
-def _do(run: Run, process: "subprocess.Popen[bytes] | None", log: Path) -> list[Result]:
+def _do(run: Run, process: "subprocess.Popen[bytes] | None") -> list[Result]:
     """Run the cases that are left, and print and return all results."""
     started, todo = monotonic(), [case for name, case in ALL.items() if name not in run.results]
     try:
-        run.shop.counts()
+        run.count()
         if run.late_minutes and "late" not in run.results:
             run.place_late()
     except ShopError as error:
@@ -179,9 +199,12 @@ def _do(run: Run, process: "subprocess.Popen[bytes] | None", log: Path) -> list[
             click.echo(f"Waiting until the reservation of {run.late_minutes:g} minutes has run out …")
         result = run.do(case)
         if process and process.poll() is not None:
-            raise click.ClickException(f"The shop has stopped: see {log}. Then run this again: it goes on.")
+            raise click.ClickException(f"The shop has stopped: see {run.log}. Then run this again: it goes on.")
         run.keep(result)
         click.echo(f"[{number:2}/{len(todo)}] {report.line(result)}")
+    run.count()
+    if run.came_later and all(result.verdict is not Verdict.FAILED for result in run.results.values()):
+        run.results["duplicate"] = Result("duplicate", Verdict.FAILED, "; ".join(run.came_later), "run this again")
     results = [run.results[name] for name in ALL]
     click.echo(f"\n{report.table(results)}, in {monotonic() - started:.0f} s")
     return results
@@ -200,6 +223,7 @@ def _self_test(folder: Path) -> dict[str, Any]:
     query = f"print(*sqlite3.connect('{database}').execute('SELECT count(*) FROM {{}}').fetchone())"  # noqa: S608  (our tables)
     count = f'{python} "import sqlite3; {query}"'
     replies.DRIP_SECONDS, run_module.PAID_SECONDS = 8, 1  # enough to see what is wrong there
+    run_module.LINGER_SECONDS = 0
     return {
         "port": gateway,
         "callback_url": f"{here}/amwal/callback",
@@ -235,9 +259,10 @@ def _started(command: str, log: Path) -> "Iterator[subprocess.Popen[bytes]]":
     """Run a shop, and stop it at the end."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as output:
+        environment = os.environ | {"PYTHONUNBUFFERED": "1"}  # the log is read
         try:
             process = subprocess.Popen(
-                shlex.split(command), stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+                shlex.split(command), stdout=output, stderr=output, env=environment, start_new_session=True
             )
         except OSError as error:
             raise click.ClickException(f"Can't start the shop: {error}.") from error

@@ -4,10 +4,11 @@ import json
 import re
 import shlex
 import socket
+import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from decimal import Decimal
 from urllib.parse import urlencode, urlsplit
@@ -16,6 +17,7 @@ from flask import current_app
 
 from sandbox import web
 from sandbox.conformance.run import REFUSALS_IN_A_ROW, UNSEEN, WAIT_SECONDS, Order, Result, Run, Verdict, cut, judge
+from sandbox.conformance.shops import ShopError
 from sandbox.trouble import CASES, Case, callbacks, replies
 from sandbox.trouble.cases import case
 
@@ -25,6 +27,7 @@ GUESSES = 200
 SLOW_SENDERS = 50
 NO_PAGE = "the command that places orders printed no address of a page"
 
+_Judge = Callable[[Run, Case], Result]
 SHOP: dict[str, Case] = {}
 
 
@@ -65,14 +68,22 @@ def link(run: Run, this: Case) -> Result:
 def secret(run: Run, this: Case) -> Result:
     """The secret.
 
-    A shop must not show the secret on the page.
+    A shop must not show the secret: on the page, before and after the payment, in headers and cookies, in its log.
 
     Whoever reads it can confirm the order without paying.
     """
-    order = run.unpaid()
-    shown = order.invoice.secret in order.page.text
-    said = "the secret is on the page" if shown else "not on the page" if order.page.url else NO_PAGE
-    return judge(this, bool(order.page.url) and not shown, said, again=_look(order))
+    order = run.place()
+    steps = callbacks.good(order.invoice)
+    result = run.judge_steps(this, order, steps)
+    if not order.page.url:
+        return judge(this, False, NO_PAGE, again=_look(order))
+    paid, log = run.shop.look(order.page), run.log.read_text(errors="replace") if run.log.exists() else ""
+    places = {"on the page": order.page.text, "on the page of the paid order": paid.text}
+    places |= {"in the page's headers": order.page.headers + paid.headers, "in the shop's log": log}
+    shown = [f"the secret is {where}" for where, text in places.items() if order.invoice.secret in text]
+    if shown or result.verdict is Verdict.FAILED:
+        return judge(this, False, "; ".join(shown) or result.seen, again=_look(order))
+    return judge(this, True, f"neither on the page nor in its headers{' nor in the log' * bool(log)}", again="")
 
 
 @case("shop", rule=6, cases=SHOP)
@@ -107,8 +118,8 @@ def wrong_method(run: Run, this: Case) -> Result:
     """
     order = run.unpaid()
     invoice = order.invoice
-    query = urlencode({"invoiceId": invoice.id, "paymentSessionId": "1", "secret": invoice.secret})
-    url = f"{run.callback_url}?{query}"
+    url = f"{run.callback_url}{'&' if urlsplit(run.callback_url).query else '?'}"
+    url += urlencode({"invoiceId": invoice.id, "paymentSessionId": "1", "secret": invoice.secret})
     status, again = run.get(url).status_code, f"curl -i {shlex.quote(url)}"
     if status >= 500:
         return judge(this, False, f"answered {status}", again=again)
@@ -130,6 +141,8 @@ def cancel_url(run: Run, this: Case) -> Result:
     run.get(invoice.cancel_url)
     steps = callbacks.good(invoice)
     run.get(invoice.cancel_url)
+    with suppress(ShopError):  # it may refuse
+        run.shop.cancel(order.page)  # by a page that was loaded before the payment
     return run.judge_steps(this, order, steps)
 
 
@@ -165,12 +178,15 @@ def slow_senders(run: Run, this: Case) -> Result:
     order = run.place()
     invoice = order.invoice
     address, body = urlsplit(run.callback_url), run.pay(invoice)
-    head = f"POST {address.path} HTTP/1.1\r\nHost: {address.netloc}\r\nContent-Length: 500\r\n\r\n" + '{"secret'
+    head = f"POST {address.path or '/'} HTTP/1.1\r\nHost: {address.netloc}\r\nContent-Length: 500\r\n\r\n" + '{"secret'
     port = address.port or (443 if address.scheme == "https" else 80)
+    tls = ssl.create_default_context(cafile=run.ca)
     with ExitStack() as connections:
         try:
             for _ in range(SLOW_SENDERS):
                 sender = connections.enter_context(socket.create_connection((address.hostname, port), timeout=5))
+                if address.scheme == "https":
+                    sender = connections.enter_context(tls.wrap_socket(sender, server_hostname=address.hostname))
                 sender.sendall(head.encode())
         except OSError:  # a shop may limit connections
             pass
@@ -226,16 +242,37 @@ def late(run: Run, this: Case) -> Result:
 
 def slow(run: Run, this: Case) -> Result:
     """While the gateway takes its time, a callback for another order arrives."""
-    body, answers = run.pay(run.spend(run.unpaid()).invoice), list[tuple[int, float]]()
+    other, answers = run.spend(run.unpaid()), list[tuple[int, float]]()
+    body = run.pay(other.invoice)
     meanwhile = threading.Timer(1.5, lambda: answers.append(run.post(body)))
     meanwhile.start()
     result = reply(run, this)
     meanwhile.join()
     status, seconds = answers[0]
-    if status == 200 and seconds <= 2:
+    _, wrong = run.outcome(other, 1, 1)
+    if status != 200 or seconds > 2:
+        wrong = [f"a callback sent meanwhile was answered {status or 'nothing'} after {seconds:.1f} s"]
+    return replace(result, verdict=Verdict.FAILED, seen="; ".join([*wrong, result.seen])) if wrong else result
+
+
+def refuse(run: Run, this: Case) -> Result:
+    """The customer asks again, and then once more by a page that was loaded before: the first invoice stays payable."""
+    order = run.place(this.name, REFUSALS_IN_A_ROW)
+    result = reply(run, this, order)
+    if result.verdict is Verdict.FAILED or not run.shop.retry(order.page):
         return result
-    wrong = f"a callback sent meanwhile was answered {status or 'nothing'} after {seconds:.1f} s"
-    return replace(result, verdict=Verdict.FAILED, seen=f"{wrong}; {result.seen}")
+    order = run.asked_again(order)
+    if not _link_is_shown(order):
+        return judge(this, False, "asked again, the page has no payment link", again=_look(order))
+    run.shop.retry(order.page)
+    paid = run.judge_steps(this, order, callbacks.good(order.invoice))
+    return replace(paid, seen=f"{result.seen}; asked again twice, then paid by the first link: {paid.seen}")
+
+
+def missing_ids(run: Run, this: Case) -> Result:
+    """Two orders are paid without ids: nothing but the secret tells them apart."""
+    first = callback(run, this)
+    return first if first.verdict is Verdict.FAILED else callback(run, this)
 
 
 def callback(run: Run, this: Case) -> Result:
@@ -244,14 +281,24 @@ def callback(run: Run, this: Case) -> Result:
     return run.judge_steps(this, order, CASES[this.name].act(order.invoice))
 
 
-def reply(run: Run, this: Case) -> Result:
+def reply(run: Run, this: Case, order: Order | None = None) -> Result:
     """Place an order with a faulty answer, and judge the customer's page."""
-    order = run.place(this.name, REFUSALS_IN_A_ROW if this.max_requests < 10 else 1)
+    order = order or run.place(this.name, REFUSALS_IN_A_ROW if this.max_requests < 10 else 1)
     again = _again(run, this)
     if faults := list(_faults(run, this, order)):
         return judge(this, False, "; ".join(faults), again=again)
     count = len(order.requests)
     return judge(this, True, f"{count} request{'s' * (count > 1)}, the page after {order.seconds:.1f} s", again=again)
+
+
+def _and(more: str) -> _Judge:
+    """Return a judge for a case that includes another."""
+
+    def both(run: Run, this: Case) -> Result:
+        first = reply(run, this)
+        return first if first.verdict is Verdict.FAILED else replace(reply(run, CASES[more]), name=this.name)
+
+    return both
 
 
 def _faults(run: Run, this: Case, order: Order) -> Iterator[str]:
@@ -262,7 +309,7 @@ def _faults(run: Run, this: Case, order: Order) -> Iterator[str]:
     if order.seconds > WAIT_SECONDS:
         yield f"the customer waited for {order.seconds:.0f} s"
     for one in asked:
-        if one.bait and one.bait in page.text:
+        if one.bait and one.bait in (page.html if "<" in one.bait else page.text):
             yield f"the page shows {cut(one.bait)}"
         if one.trouble == "redirect followed":
             yield "the shop followed the redirect and sent the API key along"
@@ -275,8 +322,8 @@ def _faults(run: Run, this: Case, order: Order) -> Iterator[str]:
     if page.status == 200 and not _link_is_shown(order):
         if this.payable:
             yield "the page has no payment link"
-        elif not run.shop.offers_retry(page):
-            yield "the page has neither a payment link nor an offer to try again"
+        elif this.payable is False and not run.shop.offers_retry(page):
+            yield f"the page has neither a payment link nor an offer to try again{run.shop.retry_hint}"
 
 
 def _link_is_shown(order: Order) -> bool:
@@ -302,8 +349,14 @@ def _look(order: Order) -> str:
     return f"curl -s {shlex.quote(order.page.url)}"
 
 
-_JUDGES = {"early": early, "after-cancel": after_cancel, "late": late, "slow": slow}
-_JUDGES |= {"malformed": malformed, "other-invoice": other_invoice}
+_JUDGES: dict[str, _Judge] = {
+    "early": early,
+    "after-cancel": after_cancel,
+    "late": late,
+    "slow": slow,
+}
+_JUDGES |= {"malformed": malformed, "other-invoice": other_invoice, "missing-ids": missing_ids, "refuse": refuse}
+_JUDGES |= {"svg-qr": _and("remote-qr"), "javascript-url": _and("markup")}
 _OF_TROUBLE = {
     name: replace(this, act=_JUDGES.get(name, callback if this.at == "callback" else reply))
     for name, this in CASES.items()

@@ -9,6 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 
 import requests
+from flask import current_app
 
 from sandbox import web
 from sandbox.conformance.shops import Counts, Page, Shop, ShopError
@@ -22,6 +23,8 @@ WAIT_SECONDS = 20
 PAID_SECONDS = 5
 """How long a shop may take to show and count what it has answered with 200."""
 SECOND_LOOK_SECONDS = 0.3
+LINGER_SECONDS = 1
+"""How long the gateway goes on refusing when the page is there, to count what the shop repeats in the background."""
 REFUSALS_IN_A_ROW = 10
 """Enough to count the shop's retries."""
 UNSEEN = "can't be checked without the page's address and --paid-text, or --payments"
@@ -71,7 +74,7 @@ class Run:
     """A run for one shop. Needs the sandbox's application context."""
 
     def __init__(
-        self, shop: Shop, *, callback_url: str, late_minutes: float | None, kept: Path, ca: Path | None = None
+        self, shop: Shop, *, callback_url: str, late_minutes: float | None, folder: Path, ca: Path | None = None
     ) -> None:
         """Resume an unfinished run, or start one.
 
@@ -79,22 +82,27 @@ class Run:
             shop: the shop to check.
             callback_url: its address for callbacks.
             late_minutes: how long it reserves goods for an unpaid order; None if unknown.
-            kept: the file of what has passed so far, for resuming. That of another run is not used.
+            folder: results.json there keeps what has passed so far, for resuming; that of another run is not used.
+                What a shop prints that was started here is in shop.log.
             ca: the certificates that the shop may have; None for the usual ones.
         """
         self.shop = shop
         self.callback_url = callback_url
         self.late_minutes = late_minutes
         self.ca = ca
+        self.log = folder / "shop.log"
+        self.came_later: list[str] = []
+        """What the shop stored or delivered when the case had been judged that could have been the reason."""
         self.results: dict[str, Result] = {}
-        self._kept = kept
+        self._kept = folder / "results.json"
         self._placed: list[Page] = []
         self._tells_apart = True
+        self._counted = Counts()
         self._unpaid: Order | None = None
         self._late: tuple[float, Order] | None = None
         self._key = [callback_url, shop.command, late_minutes]
         with suppress(OSError, ValueError, TypeError, KeyError, AttributeError):  # damaged: it begins anew
-            done = json.loads(kept.read_text())
+            done = json.loads(self._kept.read_text())
             if done["run"] == self._key:
                 self.results = {name: Result(name, Verdict.PASSED, *more) for name, more in done["passed"].items()}
 
@@ -123,17 +131,22 @@ class Run:
         Raises:
             ShopError: if the shop sent no request for an invoice.
         """
-        store, before = web.store(), self.shop.counts()
+        store, before = web.store(), self.count()
         newest = store.requests(limit=1)
         for _ in range(times if trouble else 0):
             store.plan_trouble(trouble)
         started = time.monotonic()
         try:
             page, loaded_at = self.shop.place(), store.now()
+            if page.url.startswith(f"{current_app.config['PUBLIC_URL']}/"):
+                raise ShopError(f"{page.url} is the gateway's page: --place must print that of the order in your shop")
             self._placed.append(page)
             seconds, after = time.monotonic() - started, newest[0].number if newest else 0
             while not (arrived := store.requests(after=after)) and time.monotonic() < started + seconds + PAID_SECONDS:
                 time.sleep(0.1)  # one that is still being answered is not there yet
+            if times > 1:
+                time.sleep(LINGER_SECONDS)
+                arrived = store.requests(after=after)
         finally:
             while store.take_trouble():  # the next order starts without faults
                 pass
@@ -162,12 +175,23 @@ class Run:
             time.sleep(SECOND_LOOK_SECONDS)
         return page
 
+    def asked_again(self, order: Order) -> Order:
+        """Return an order whose customer has asked for the invoice again, with its page and the first new invoice."""
+        until, new = time.monotonic() + PAID_SECONDS, list[Request]()
+        while time.monotonic() < until and not new:
+            new = [one for one in web.store().requests(after=order.requests[0].number) if one.status == 200]
+            time.sleep(0.1 * (not new))
+        if not new:
+            raise ShopError("the customer asked again, but no request for an invoice arrived")
+        made = web.store().invoice(new[-1].invoice_id or "")
+        return replace(order, page=self._look_again(order.page, new[-1]), requests=new, made=made)
+
     def unpaid(self) -> Order:
         """Return an unpaid order, which cases that leave it unpaid share."""
         if self._unpaid is None or self.shop.is_paid(self._unpaid.page):
             self._unpaid = self.place()
             self._placed.remove(self._unpaid.page)
-        return replace(self._unpaid, before=self.shop.counts())
+        return replace(self._unpaid, before=self.count())
 
     def spend(self, order: Order) -> Order:
         """Return a shared order that will be paid, so that it is shared no longer."""
@@ -186,7 +210,7 @@ class Run:
         """Return the order that was placed first, once `minutes` and a round of the shop's worker have passed."""
         placed_at, order = self.place_late()
         time.sleep(max(0.0, placed_at + minutes * 60 + (15 if minutes else 0) - time.monotonic()))
-        return replace(order, before=self.shop.counts())
+        return replace(order, before=self.count())
 
     def _leave_orders(self) -> None:
         while self._placed:
@@ -194,6 +218,15 @@ class Run:
                 self.shop.leave(self._placed.pop())
 
     # --- judging ---
+
+    def count(self) -> Counts:
+        """Return what the shop has stored, and note what has come since the last case was judged."""
+        before, self._counted = self._counted, self.shop.counts()
+        for what in ("payments", "deliveries"):
+            was, now = getattr(before, what), getattr(self._counted, what)
+            if None not in (was, now) and now > was:
+                self.came_later.append(f"{what}: {now - was} more, some time after the callback")
+        return self._counted
 
     def judge_steps(self, case: Case, order: Order, steps: Sequence[Step], more: Sequence[str] = ()) -> Result:
         """Judge the shop's answers, and what it shows and counts afterwards. `more`: other faults."""
@@ -226,6 +259,7 @@ class Run:
                     lacks |= after - before < expected
             looks += 2 if lacks and time.monotonic() > until else not lacks
             time.sleep(SECOND_LOOK_SECONDS)
+        self._counted = now
         if not wrong and order.before.payments is not None and first.payments != now.payments:
             wrong.append("the payment was stored only after the answer")
         if payments:
@@ -248,9 +282,9 @@ class Run:
         return answer.status_code, time.monotonic() - started
 
     def get(self, url: str) -> requests.Response:
-        """Open an address like a browser that has no cookies."""
+        """Open an address like a browser that has no cookies, and that comes from the payment page."""
         with browser(self.ca) as session:
-            return session.get(url, timeout=WAIT_SECONDS)
+            return session.get(url, headers={"Referer": f"{current_app.config['PUBLIC_URL']}/"}, timeout=WAIT_SECONDS)
 
     def again(self, body: str) -> str:
         """Return a command that sends this callback."""

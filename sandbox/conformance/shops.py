@@ -33,6 +33,10 @@ class Page:
     url: str = ""
     status: int | None = None
     text: str = ""
+    html: str = ""
+    """The text as it was sent, if it is HTML."""
+    headers: str = ""
+    """Those of the page, and of the redirects to it."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,10 @@ class AnyShop:
     deliveries: str = ""
     cancel_command: str = ""
     """Cancels the order whose page's address is added as last argument; "" for none."""
+    retry_command: str = ""
+    """Asks for this order's invoice again."""
     ca: Path | None = None
+    retry_hint = "; --retry-text says how it offers that"
 
     def place(self) -> Page:
         """Place an order and return its page."""
@@ -85,12 +92,11 @@ class AnyShop:
 
     def cancel(self, page: Page) -> bool:
         """Cancel the order as its customer; return False if that's impossible here."""
-        if not self.cancel_command:
-            return False
-        ran = _run(self.cancel_command, page.url)
-        if ran.returncode:
-            raise ShopError(f"the command for cancelling failed with {ran.returncode}: {_last_line(ran)}")
-        return True
+        return _act(self.cancel_command, page)
+
+    def retry(self, page: Page) -> bool:
+        """Ask for the order's invoice again, as its customer; return False if that's impossible here."""
+        return _act(self.retry_command, page)
 
     def leave(self, page: Page) -> None:
         """Cancel an unpaid order, as a shop may limit unpaid orders per customer."""
@@ -106,6 +112,7 @@ class Dukkan:
     """A Dukkan or a fork, at the origin `url`: what `AnyShop` does by commands, this does through its forms."""
 
     command = ""
+    retry_hint = ""
 
     def __init__(self, url: str, database: Path | None = None, ca: Path | None = None) -> None:
         self._url = url
@@ -122,7 +129,9 @@ class Dukkan:
             raise ShopError("the shop has no checkout form at /checkout")
         answer = self._post("/checkout", form)
         if answer.status_code != 303:
-            raise ShopError(f"the checkout answered with HTTP {answer.status_code}")
+            alert = answer.text.partition('role="alert"')[2]
+            said = " ".join(re.sub("<[^>]*>", " ", f"<{alert}").split())[:200]
+            raise ShopError(f"the checkout answered with HTTP {answer.status_code}. {said}")
         return _get(self._browser, urljoin(self._url, answer.headers["Location"]))
 
     def look(self, page: Page) -> Page:
@@ -144,8 +153,14 @@ class Dukkan:
         return any(form.action.endswith("/invoice") for form in forms(page.text))
 
     def cancel(self, page: Page) -> bool:
-        for form in forms(self.look(page).text):
-            if form.action.endswith("/cancellation"):
+        return self._press("/cancellation", page)
+
+    def retry(self, page: Page) -> bool:
+        return self._press("/invoice", page)
+
+    def _press(self, action: str, page: Page) -> bool:
+        for form in forms(page.text):
+            if form.action.endswith(action):
                 return self._post(form.action, form.fields).status_code == 303
         return False
 
@@ -233,6 +248,13 @@ def _run(command: str, *more: str) -> "subprocess.CompletedProcess[str]":
         raise ShopError(f"the command {command!r} failed ({type(error).__name__})") from error
 
 
+def _act(command: str, page: Page) -> bool:
+    """Run a command for an order, if there is one."""
+    if command and (ran := _run(command, page.url)).returncode:
+        raise ShopError(f"the command {command!r} failed with {ran.returncode}: {_last_line(ran)}")
+    return bool(command)
+
+
 def _count(command: str) -> int | None:
     if not command:
         return None
@@ -260,4 +282,6 @@ def _get(session: requests.Session, url: str) -> Page:
         raise ShopError(f"no answer from {url} ({type(error).__name__})") from error
     if "charset" not in answer.headers.get("Content-Type", ""):
         answer.encoding = "utf-8"  # or what a meta element says, which is nearly always the same
-    return Page(answer.url, answer.status_code, unescape(answer.text).replace("\\/", "/"))
+    html = answer.text if "html" in answer.headers.get("Content-Type", "html") else ""
+    headers = "\n".join(f"{one.url} {one.headers}" for one in [*answer.history, answer])
+    return Page(answer.url, answer.status_code, unescape(answer.text).replace("\\/", "/"), html, headers)

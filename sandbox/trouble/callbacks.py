@@ -210,9 +210,10 @@ def missing_ids(invoice: Invoice) -> list[Step]:
     Payments are final: nobody can trace a payment that wasn't stored.
     """
     web.store().pay(invoice.id, tell=False)
-    body = json.dumps({"secret": invoice.secret})
+    body, more = json.dumps({"secret": invoice.secret}), json.dumps({"secret": invoice.secret, "note": None})
     delivery = web.store().add_delivery(invoice.id, body, trouble="missing-ids", once=False)
-    return [_taken("the secret alone", delivery), _taken("the same again", _once(invoice, "missing-ids", body))]
+    again = _once(invoice, "missing-ids", more)
+    return [_taken("the secret alone", delivery), _taken("the same again, with a field more", again)]
 
 
 @case("callback", rule=7, payments=0, deliveries=0)

@@ -24,8 +24,8 @@ class Case:
     """How many payments a new order has afterwards."""
     deliveries: int = 1
     """How often a new order is delivered afterwards."""
-    payable: bool = False
-    """Whether the answer can be used, so that the page must show its link."""
+    payable: bool | None = False
+    """Whether the answer can be used, so that the page must show its link; None if the shop may decide."""
     max_requests: int = 10
     """How many requests for one invoice are tolerable."""
 

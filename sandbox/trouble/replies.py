@@ -202,6 +202,19 @@ def javascript_url(make: Callable[[], Data]) -> ResponseReturnValue:
     return jsonify(data=_bait_url(make() | {"url": "javascript:alert(document.cookie)"}), err=0)
 
 
+@case("put", rule=0, payable=None)
+def markup(make: Callable[[], Data]) -> ResponseReturnValue:
+    """Markup in link and QR code.
+
+    A shop must refuse it, or escape it.
+
+    Markup that a page repeats can run a script there.
+    """
+    data = make()
+    g.bait = '"><script>alert(1)</script>'
+    return jsonify(data=data | {"url": data["url"] + g.bait, "QR": f"data:image/png;base64,{g.bait}"}, err=0)
+
+
 @case("put", rule=2)
 def foreign_host(make: Callable[[], Data]) -> ResponseReturnValue:
     """A link to another host.
@@ -229,6 +242,18 @@ def svg_qr(make: Callable[[], Data]) -> ResponseReturnValue:
     """
     g.bait = SVG
     return jsonify(data=make() | {"QR": SVG}, err=0)
+
+
+@case("put", rule=0, payable=True)
+def remote_qr(make: Callable[[], Data]) -> ResponseReturnValue:
+    """A web address as QR code.
+
+    A shop must not show that image, but its own QR code or just the link.
+
+    Whoever runs that host sees the shop's customers, and can show them another code.
+    """
+    g.bait = "https://pay.example.net/qr.png"
+    return jsonify(data=make() | {"QR": g.bait}, err=0)
 
 
 @case("put", rule=2, payable=True)

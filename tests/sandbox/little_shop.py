@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from contextlib import nullcontext, suppress
+from html import escape
 from typing import Any
 
 import requests
@@ -74,7 +75,8 @@ def create_shop(port: int, project_url: str, api_key: str, faults: set[str]) -> 
         if "needs a QR" in faults:
             data["QR"].encode()
         order |= {"id": data["invoiceId"], "url": data["url"], "secret": data["secret"], "qr": data.get("QR", "")}
-        if not order["qr"].startswith("data:image/png;") and "trusts" not in faults:
+        pictures = ("data:image/png;", "https://") if "takes pictures from anywhere" in faults else ("data:image/png;",)
+        if not order["qr"].startswith(pictures) and "trusts" not in faults:
             order["qr"] = ""
 
     @app.post("/orders")
@@ -88,21 +90,34 @@ def create_shop(port: int, project_url: str, api_key: str, faults: set[str]) -> 
             if "crashes" in faults:
                 raise
             if "repeats later" in faults:
-                for seconds in (0.1, 0.3, 0.6, 1.0):
+                for seconds in (0.1, 0.3, 1.2, 1.4):
                     threading.Timer(seconds, put_again, [order]).start()
         return redirect(f"http://127.0.0.1:{port}/orders/{len(orders) - 1}", 303)
 
+    @app.post("/orders/<int:number>/invoice")
+    def ask_again(number: int) -> str:
+        if "url" not in orders[number] or "replaces the invoice" in faults:
+            ask(orders[number])
+        return "asked"
+
     @app.get("/orders/<int:number>")
-    def show(number: int) -> str:
+    def show(number: int) -> Response | str:
         order = orders[number]
         if "url" not in order:
             return "The payment service isn't answering." + " Try again." * ("offers no retry" not in faults)
-        secret = order["secret"] if "shows the secret" in faults else ""
-        return f"{order['state']} <a href='{order['url']}'><img src='{order['qr']}' alt='Pay'></a> {secret}"
+        is_paid = order["state"] == "PAID"
+        secret = order["secret"] if "shows the secret" in faults or ("thanks with it" in faults and is_paid) else ""
+        url, qr = (str if "escapes nothing" in faults else escape)(order["url"]), order["qr"]
+        page = Response(f"{order['state']} <a href='{url}'><img src='{escape(qr)}' alt='Pay'></a> {secret}")
+        page.content_type = "text/html"
+        if "keeps it in a cookie" in faults:
+            page.set_cookie("order", order["secret"])
+        return page
 
     @app.post("/orders/<int:number>/cancellation")
     def cancel(number: int) -> str:
-        orders[number]["state"] = "cancelled"
+        if orders[number]["state"] == "open" or "cancels what is paid" in faults:
+            orders[number]["state"] = "cancelled"
         return "cancelled"
 
     @app.get("/count/<what>")
@@ -113,6 +128,8 @@ def create_shop(port: int, project_url: str, api_key: str, faults: set[str]) -> 
     def come_back(number: int, outcome: str) -> str:
         if "believes the browser" in faults:
             orders[number]["state"] = "PAID" if outcome == "success" else "cancelled"
+        if "believes the payment page" in faults and request.referrer and request.referrer.startswith(gateway):
+            orders[number]["state"] = "PAID"
         return "Waiting for confirmation"
 
     @app.route("/callback", methods=["POST", "GET"] if "pays by GET" in faults else ["POST"])
@@ -147,6 +164,10 @@ def create_shop(port: int, project_url: str, api_key: str, faults: set[str]) -> 
             return "another invoice", 409
         if not session and "needs the ids" in faults:
             return "no session", 400
+        if message.keys() - {"invoiceId", "paymentSessionId", "secret"} and "knows every field" in faults:
+            return "an unknown field", 400
+        if "has sessions once" in faults and any(session in one["sessions"] for one in orders if one is not order):
+            return "known", 200
         if order["state"] == "cancelled" and "forgets late money" in faults:
             return "too late", 409
         if order["sessions"] and "pays once" in faults:
@@ -155,6 +176,8 @@ def create_shop(port: int, project_url: str, api_key: str, faults: set[str]) -> 
             order["sessions"].append(session)
         if order["state"] == "open" or "delivers always" in faults:
             order["delivered"] += 1
+            if "delivers again later" in faults:
+                threading.Timer(3, lambda: order.update(delivered=order["delivered"] + 1)).start()
         order["state"] = "REVIEW" if order["state"] in {"cancelled", "REVIEW"} else "PAID"
         return "paid", 200
 

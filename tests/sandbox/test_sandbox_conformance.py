@@ -14,14 +14,16 @@ from xml.etree import ElementTree
 import pytest
 import requests
 import waitress
+from flask import Flask, current_app, request
 from werkzeug.serving import BaseWSGIServer, make_server
 
 from sandbox import web
 from sandbox.app import create_app, store_of
 from sandbox.conformance import judges
+from sandbox.conformance.command import DUKKAN
 from sandbox.conformance.judges import ALL
-from sandbox.conformance.run import Run, Verdict
-from sandbox.conformance.shops import AnyShop, forms
+from sandbox.conformance.run import Order, Run, Verdict
+from sandbox.conformance.shops import AnyShop, Dukkan, ShopError, forms
 from sandbox.trouble import replies
 from tests.children import ROOT, Child, Start, free_ports
 from tests.conftest import find_program
@@ -107,6 +109,16 @@ FAULTS = {
     "follows redirects": {"redirect"},
     "no cap": {"huge", "bomb"},
     "offers no retry": {"refuse", "html"},
+    "replaces the invoice": {"refuse"},
+    "repeats later": {"401"},
+    "keeps it in a cookie": {"secret"},
+    "thanks with it": {"secret"},
+    "cancels what is paid": {"cancel-url"},
+    "believes the payment page": {"success-url", "cancel-url"},
+    "has sessions once": {"missing-ids"},
+    "knows every field": {"missing-ids"},
+    "takes pictures from anywhere": {"svg-qr"},
+    "escapes nothing": {"javascript-url"},
 }
 QUICK = {
     "request",
@@ -129,6 +141,7 @@ def little_shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cal
     monkeypatch.setattr(replies, "DRIP_SECONDS", 14)
     monkeypatch.setattr(judges, "WAIT_SECONDS", 10)
     monkeypatch.setattr("sandbox.conformance.run.PAID_SECONDS", 2)  # this shop stores at once
+    monkeypatch.setattr("sandbox.conformance.run.LINGER_SECONDS", 0.5)
     monkeypatch.setattr("sandbox.conformance.run.SECOND_LOOK_SECONDS", 0.05)
     servers: list[Any] = []
     with ExitStack() as contexts:
@@ -150,7 +163,7 @@ def little_shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cal
                 threading.Thread(target=serve, daemon=True).start()
             contexts.enter_context(app.app_context())
             any_shop = AnyShop(paid_text="PAID", **commands(f"http://127.0.0.1:{port}"))
-            return Run(any_shop, callback_url=project.callback_url, late_minutes=0, kept=tmp_path / "kept.json")
+            return Run(any_shop, callback_url=project.callback_url, late_minutes=0, folder=tmp_path)
 
         yield make
     for server in servers:
@@ -162,6 +175,7 @@ def commands(shop: str) -> dict[str, Any]:
     curl = f"{find_program('curl')} -sf"
     return {
         "command": f"{curl} -o /dev/null -w %{{redirect_url}} -X POST {shop}/orders",
+        "retry_command": f"sh -c '{curl} -o /dev/null -X POST $0/invoice'",
         "cancel_command": f"sh -c '{curl} -o /dev/null -X POST $0/cancellation'",
         "payments": f"{curl} {shop}/count/payments",
         "deliveries": f"{curl} {shop}/count/deliveries",
@@ -191,6 +205,39 @@ def test_row_110_a_command_that_prints_no_page_fails_the_cases_that_need_one(
     assert set(failed(run, ["link", "secret", "err", "html", "svg-qr"])) == {"link", "secret", "err", "html", "svg-qr"}
 
 
+def test_row_111_what_is_delivered_again_later_is_found(little_shop: Callable[[set[str]], Run]) -> None:
+    run = little_shop({"delivers again later"})
+    assert failed(run, ["good", "duplicate"]) == {}
+    time.sleep(3)
+    run.count()
+    assert run.came_later == ["deliveries: 2 more, some time after the callback"]
+
+
+def test_what_the_shop_prints_is_searched_for_the_secret(
+    little_shop: Callable[[set[str]], Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = little_shop(set())
+    run.log.write_text(run.unpaid().invoice.secret)
+    assert failed(run, ["secret"]) == {}  # that of another order: `wrong-method` sends it in an address
+    place = run.place
+
+    def place_and_print() -> Order:
+        order = place()
+        run.log.write_text(f"new invoice: {order.invoice.secret}")
+        return order
+
+    monkeypatch.setattr(run, "place", place_and_print)
+    assert failed(run, ["secret"]) == {"secret": "the secret is in the shop's log"}
+
+
+def test_row_110_the_payment_page_is_not_the_page_of_the_order(little_shop: Callable[[set[str]], Run]) -> None:
+    run = little_shop(set())
+    assert isinstance(run.shop, AnyShop)
+    invoice = run.unpaid().invoice
+    run.shop.command = f"echo {current_app.config['PUBLIC_URL']}/en/invoice/{invoice.id}"
+    assert "is the gateway's page" in failed(run, ["good"])["good"]
+
+
 def test_row_111_without_counts_a_right_answer_is_called_that_and_no_more(
     little_shop: Callable[[set[str]], Run],
 ) -> None:
@@ -213,7 +260,7 @@ def test_row_112_late_requests_of_earlier_orders_are_told_apart(little_shop: Cal
     names = ("500", "err", "svg-qr", "no-qr", "429", "secret-in-url")
     assert failed(run, names) == {}
     repeated = [one for one in web.store().requests() if one.body in web.store().spared and not one.trouble]
-    assert len(repeated) > len(names)  # there were some
+    assert len(repeated) >= len(names)  # there were some
 
 
 def test_row_112_a_shop_whose_requests_are_all_the_same_is_judged_too(little_shop: Callable[[set[str]], Run]) -> None:
@@ -290,13 +337,56 @@ def test_a_shop_that_runs_already_is_not_started_again(tmp_path: Path, shop: Sho
     assert not (tmp_path / "started").exists()
 
 
+def test_two_runs_do_not_use_one_folder(start: Start, tmp_path: Path) -> None:
+    one, other, nobody = free_ports(3)
+    url = f"http://127.0.0.1:{nobody}/callback"
+    conform(start, tmp_path, one, url, "--place", "true")
+    assert settings(tmp_path)
+    usual = ["--listen", str(other), "--callback-url", url, "--place", "true", "--folder", str(tmp_path / "kept")]
+    assert refused(usual)[0] == 1
+    assert "Another run uses the folder" in refused([*usual, "--fresh"])[1]
+
+
+def test_a_new_run_of_a_dukkan_starts_with_a_new_database(start: Start, tmp_path: Path) -> None:
+    [gateway] = free_ports(1)
+    database, program = tmp_path / "kept" / DUKKAN, tmp_path / "dukkan.sh"
+    program.write_text('#!/bin/sh\necho "$DATABASE_URL" >> "$0.log"\nls "$(dirname "$0")/kept" >> "$0.log"\n')
+    program.chmod(0o755)
+    database.parent.mkdir()
+    database.write_text("the last run's")
+    (tmp_path / "kept" / "shop.db").write_text("somebody's own")
+    options = ["--listen", str(gateway), "--callback-url", "http://127.0.0.1:9/callback", "--dukkan"]
+    code, output = refused([*options, "--folder", str(tmp_path / "kept"), "--start", str(program)])
+    assert code == 1, output
+    said = (tmp_path / "dukkan.sh.log").read_text().split()
+    assert said[0] == f"sqlite:///{database}"
+    assert DUKKAN not in said[1:]
+    assert "shop.db" in said
+
+
+def test_what_a_dukkan_says_when_it_refuses_an_order_is_repeated() -> None:
+    app, [port] = Flask("full"), free_ports(1)
+
+    @app.route("/checkout", methods=["GET", "POST"])
+    def checkout() -> tuple[str, int]:
+        if request.method == "GET":
+            return "<form><input type=hidden name=checkout_key value=1></form>", 200
+        return '<h1>Checkout</h1><div class="notice" role="alert"><svg/><div>Too many\n orders.</div></div>', 422
+
+    server = make_server("127.0.0.1", port, app)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    with pytest.raises(ShopError, match=r"answered with HTTP 422. Too many orders\.$"):
+        Dukkan(f"http://127.0.0.1:{port}").place()
+    server.shutdown()
+
+
 @pytest.mark.parametrize(
     "kept", ["", "5", "[1", '{"run": 1}', '{"run": ["other", "", 0], "passed": {"good": ["", ""]}}']
 )
 def test_results_that_are_damaged_or_of_another_run_do_not_count(
     little_shop: Callable[[set[str]], Run], tmp_path: Path, kept: str
 ) -> None:
-    (tmp_path / "kept.json").write_text(kept)
+    (tmp_path / "results.json").write_text(kept)
     run = little_shop(set())
     assert run.results == {}
     assert failed(run, ["good"]) == {}
