@@ -1,7 +1,7 @@
 """`flask doctor --record FILE`: the shape of the gateway's reply to the test invoice, without its values.
 
 Such a file lets docs/protocol.md say of a fact that it was *seen*. It can be shown to anybody: types, lengths and
-patterns stand in it, the numbers of `err` and `status`, and the origin of a web address.
+patterns stand in it, the numbers of `err` and `status`, and the gateway's origin as the settings have it.
 """
 
 import json
@@ -22,6 +22,8 @@ from shop.ops import backup
 from shop.ops.probe import Case, Finding
 
 ERROR_LIMIT = 16 * 1024  # bytes of a refusal
+NAMES = {"data", "err", "message", "error", "invoiceId", "url", "QR", "secret", "status"}
+"""Fields whose names are kept. Any other name could be a value."""
 FIELDS = 50
 DEPTH = 8
 PATTERNS = {
@@ -29,10 +31,7 @@ PATTERNS = {
     "{} digits": r"[0-9]+",
     "{} hex digits": r"[0-9a-f]+",
 }
-FIELD_NAME = re.compile(r"(?=.{1,30}$)[A-Za-z]+(?:[_-][A-Za-z]+)*\d?")
-"""Anything else could be a value."""
-CONTENT_TYPE = re.compile(r"(?i)(?:application|text)/[a-z.+-]{1,30}(?:; ?charset=[a-z0-9-]{1,12})?")
-MEDIA_TYPES = ("image/png", "image/svg+xml", "image/jpeg", "image/gif", "image/webp", "text/html")
+MEDIA_TYPE = re.compile(r"(?i)(application/json|text/(html|plain)|image/(png|svg\+xml|jpeg))(; ?charset=utf-8)?")
 
 
 class _CouldBeWritten(Exception):
@@ -118,75 +117,54 @@ def write(case: Case, heard: Heard) -> Iterator[Finding]:
 
 def shape(case: Case, heard: Heard) -> dict[str, Any]:
     """Return content type and body of a reply without its values, to be written as JSON."""
-    message, body = None, heard.body
+    body = heard.body
     try:
-        message = json.loads(body or b"null")
+        found = _shape(case, json.loads(body)) if body else "nothing" if body is not None else "not read"
     except (ValueError, RecursionError):
-        kind = "HTML" if re.match(rb"(?i)\s*<(?:!doctype html|html)", body or b"") else "no JSON"
-        text = f"{kind}, {len(body or b'')} bytes"
-    else:
-        text = "" if body else "not read" if body is None else "nothing"
-    shown = _Shape(case, message)
-    return {"content-type": shown.of_content_type(heard.content_type), "body": text or shown.of(message)}
+        is_html = re.match(rb"(?i)\s*<(?:!doctype html|html)", body or b"")
+        found = f"{'HTML' if is_html else 'no JSON'}, {len(body or b'')} bytes"
+    return {"content-type": _media_type(heard.content_type), "body": found}
 
 
-class _Shape:
-    def __init__(self, case: Case, message: Any) -> None:
-        self._case = case
-        self._values = [*_words(message)]
-
-    def _shown(self, text: str, instead: str) -> str:
-        """A piece of the reply, unless it repeats a value of it, or a secret of the settings."""
-        return text if self._case.quote(text, *self._values) == text else instead
-
-    def of_content_type(self, text: str) -> str:
-        instead = "another" if text else "none"
-        return self._shown(text, instead) if CONTENT_TYPE.fullmatch(text) else instead
-
-    def of(self, value: Any, name: str = "", depth: int = 0) -> Any:
-        found: Any = "…"
-        match value:
-            case dict() if depth < DEPTH:
-                found = dict(self._fields(value, depth + 1))
-            case list() if depth < DEPTH:
-                found = [f"list of {len(value)}", *(self.of(one, "", depth + 1) for one in value[:1])]
-            case str():
-                found = self._of_text(value)
-            case bool() | None:
-                found = json.dumps(value)
-            case int() if name in ("err", "status") and abs(value) < 1000:
-                found = f"number {value}"
-            case int():
-                found = f"whole number of {len(str(abs(value)))} digits"
-            case float():
-                found = "number with a fraction"
-        return found
-
-    def _fields(self, value: dict[str, Any], depth: int) -> Iterator[tuple[str, Any]]:
-        for number, (name, one) in enumerate([*value.items()][:FIELDS], 1):
-            instead = f"field {number}, whose name has {len(name)} characters"
-            yield self._shown(name, instead) if FIELD_NAME.fullmatch(name) else instead, self.of(one, name, depth)
-
-    def _of_text(self, text: str) -> str:
-        size = len(text)
-        for what, pattern in PATTERNS.items():
-            if re.fullmatch(pattern, text):
-                return what.format(size)
-        if picture := amwal.read_qr(text):
-            form = "data URI of PNG" if text.startswith("data:") else "base64 of PNG, without a prefix"
-            return f"{form}, {len(picture)} bytes"
-        if text.startswith("data:"):
-            media_type = re.split("[;,]", text[5:], maxsplit=1)[0]
-            return f"data URI of {media_type if media_type in MEDIA_TYPES else 'another type'}, {size} characters"
-        if address := re.match(r"(https?)://[a-z0-9.:-]+(?=/|$)", text):
-            return f"web address at {self._shown(address[0], f'{address[1]}://…')}, {size} characters"
-        return f"text of {size} characters" + ("" if re.fullmatch("[ -~]*", text) else ", not all printable ASCII")
+def _media_type(text: str) -> str:
+    return text if MEDIA_TYPE.fullmatch(text) else "another" if text else "none"
 
 
-def _words(value: Any, depth: int = 0) -> Iterator[str]:
-    """The values of a message that are one word of 6 characters or more, except web addresses."""
-    if isinstance(value, dict | list) and depth < DEPTH:
-        for one in value.values() if isinstance(value, dict) else value:
-            yield from _words(one, depth + 1)
-    elif isinstance(value, str | int) and re.fullmatch(r"(?!https?:)\S{6,}", str(value)):
-        yield str(value)
+def _shape(case: Case, value: Any, name: str = "", depth: int = 0) -> Any:
+    found: Any = "…"
+    match value:
+        case dict() if depth < DEPTH:
+            found = {
+                key if key in NAMES else f"field {number}": _shape(case, one, key, depth + 1)
+                for number, (key, one) in enumerate([*value.items()][:FIELDS], 1)
+            }
+        case list() if depth < DEPTH:
+            found = [f"list of {len(value)}", *(_shape(case, one, "", depth + 1) for one in value[:1])]
+        case str():
+            found = _shape_of_text(case, value)
+        case bool() | None:
+            found = json.dumps(value)
+        case int() if name in ("err", "status") and abs(value) < 1000:
+            found = f"number {value}"
+        case int():
+            found = f"whole number of {len(str(abs(value)))} digits"
+        case float():
+            found = "number with a fraction"
+    return found
+
+
+def _shape_of_text(case: Case, text: str) -> str:
+    size = len(text)
+    for what, pattern in PATTERNS.items():
+        if re.fullmatch(pattern, text):
+            return what.format(size)
+    if picture := amwal.read_qr(text):
+        form = "data URI of PNG" if text.startswith("data:") else "base64 of PNG, without a prefix"
+        return f"{form}, {len(picture)} bytes"
+    if text.startswith("data:"):
+        return f"data URI, {_media_type(re.split('[;,]', text[5:])[0])}, {size} characters"
+    if re.match("https?://", text):
+        origins = tuple(f"{one}/" for one in case.settings.amwal_payment_origins)
+        where = "an origin of AMWAL_PAYMENT_ORIGINS" if text.startswith(origins) else "another origin"
+        return f"web address at {where}, {size} characters"
+    return f"text of {size} characters" + ("" if re.fullmatch("[ -~]*", text) else ", not all printable ASCII")
