@@ -1,19 +1,25 @@
 """The smallest right shop: one product, one file, all ten rules.
 
 The gateway makes an invoice when we ask for it, and gives us a secret with it. The customer pays on its page. For each
-payment that is confirmed, in full and for good, it posts that secret to our callback URL, which its settings name. Only
-a 200 ends that: after anything else, or nothing, it comes again, up to 30 times over 3 days. The rules, in short (in
-full: docs/any-language.md):
+payment that is confirmed, in full and for good, it posts JSON with `secret`, `invoiceId` and `paymentSessionId` to our
+callback URL, which is set in the gateway's account. It repeats that until we answer 200, up to 30 times over 3 days.
 
- 1. Store the order first, then ask for the invoice,    6. Only the callback marks an order paid.
-    with an exact amount.                               7. Find the order by the secret alone.
- 2. Show a link only from a reply that is right.        8. Answer 200 only after the commit, and 404 to what you don't
- 3. Limit time and size of the call; hold no lock.         know yet.
- 4. Outcome unknown: ask again, but not for ever.       9. Expect everything twice.
- 5. Keep the secret secret.                            10. Never refuse money.
+The rules, in short (in full: docs/any-language.md):
+
+ 1. Store the order first, then ask for the invoice, with an exact amount.
+ 2. Show a payment link only from a reply that is right.
+ 3. Limit time and size of the call, and hold no lock meanwhile.
+ 4. When the outcome is unknown, ask again, a few times.
+ 5. Keep the secret secret.
+ 6. Only the callback marks an order paid.
+ 7. Find the order by the secret alone.
+ 8. Answer 200 only after the commit, and 404 to what you don't know yet.
+ 9. Expect everything twice.
+10. Never refuse money.
 
 It leaves out what the rules don't need: goods that run out (reserve them at checkout, give them back in time, and look
-again when the callback comes), a basket, double clicks, e-mails, pages for the merchant. README.md has the commands.
+again when the callback comes), a basket, double clicks, e-mails, limits for visitors, pages for the merchant. README.md
+has the commands. Serve it with many threads, or behind a proxy that reads whole requests: a slow sender occupies one.
 """
 
 import base64
@@ -31,10 +37,10 @@ from flask.typing import ResponseReturnValue
 
 import amwal
 
-PRICE = Decimal("0.30")  # rule 1: exact; the float 0.1 * 3 is 0.30000000000000004. Its currency is that of the project
+PRICE = Decimal("0.30")  # rule 1: exact; the float 0.1 * 3 is 0.30000000000000004. No currency: that's the project's
 PUBLIC_URL = os.environ.get("PUBLIC_URL", "http://127.0.0.1:8000")
 DATABASE = os.environ.get("DATABASE", "shop.db")
-PAYMENT_ORIGINS = os.environ.get("AMWAL_PAYMENT_ORIGINS", "https://amwal.exchange").split(",")  # rule 2: of the link
+PAYMENT_ORIGINS = os.environ.get("AMWAL_PAYMENT_ORIGINS", "https://amwal.exchange").split(",")  # rule 2: of a link
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS orders (
@@ -49,7 +55,7 @@ CREATE TABLE IF NOT EXISTS orders (
 );
 CREATE TABLE IF NOT EXISTS payments (
     order_id INTEGER NOT NULL REFERENCES orders,
-    session_id TEXT NOT NULL,  -- the gateway's id of the payment; '' if a callback has none
+    session_id TEXT NOT NULL,  -- names the payment; '' if a callback has none, so two of these would look like one
     received_at TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP,
     UNIQUE (order_id, session_id)
 );
@@ -57,7 +63,7 @@ CREATE TABLE IF NOT EXISTS payments (
 CREATE TABLE IF NOT EXISTS deliveries (order_id INTEGER PRIMARY KEY REFERENCES orders);
 -- Rule 10: what the merchant must decide about: paid twice, or after the order was cancelled.
 CREATE VIEW IF NOT EXISTS attention AS
-    SELECT orders.id, state, count(*) AS payments FROM orders JOIN payments ON order_id = orders.id
+    SELECT orders.id, state, count(*) AS payment_count FROM orders JOIN payments ON order_id = orders.id
     GROUP BY orders.id HAVING state <> 'paid' OR count(*) > 1;
 """
 
@@ -93,15 +99,15 @@ def connect() -> sqlite3.Connection:
 
 @contextmanager
 def transaction() -> Iterator[sqlite3.Connection]:
-    """One transaction. IMMEDIATE makes writers take turns; closing without COMMIT undoes it."""
+    """One transaction. IMMEDIATE makes writers take turns, of other processes too; closing without COMMIT undoes it."""
     with closing(connect()) as db:
         db.execute("BEGIN IMMEDIATE")
         yield db
         db.execute("COMMIT")
 
 
-with closing(connect()) as first:
-    first.executescript(SCHEMA)
+with closing(connect()) as db:
+    db.executescript(SCHEMA)
 
 
 def digest(secret: str) -> str:
@@ -126,10 +132,11 @@ def request_invoice(token: str) -> None:
             amount=Decimal(order["amount"]),
             header=f"Order {order['id']}",  # the title of the payment page
             success_url=f"{page}?returned=success",
-            cancel_url=page,
+            cancel_url=page,  # it only shows the order
         )
         with transaction() as db:
-            # Of two requests at once the first counts. The other's invoice is dropped unseen, as is one that is late.
+            # Of two requests at once, the first to be stored counts. The other's invoice is dropped unseen, and so is
+            # one for an order that was cancelled meanwhile.
             db.execute(
                 "UPDATE orders SET invoice_id = ?, secret_digest = ?, url = ?, qr = ?"
                 " WHERE token = ? AND state = 'open' AND url IS NULL",
@@ -173,18 +180,18 @@ def cancel(token: str) -> ResponseReturnValue:
 
 
 @app.post("/amwal/callback")
-@app.post("/amwal/callback/")  # both, as a redirect or a 404 for the other spelling would be a failure
+@app.post("/amwal/callback/")  # both: a redirect or a 404 would not count as delivered
 def callback() -> ResponseReturnValue:
     try:
         body = request.stream.read(amwal.CALLBACK_LIMIT + 1)
         if len(body) > amwal.CALLBACK_LIMIT:
             abort(413)
-        message = amwal.parse_callback(body)
+        message = amwal.parse_callback(body)  # checked texts; "" for a missing id
     except (OSError, amwal.BadCallback):  # OSError: broken chunks
         abort(400)
     try:
         with transaction() as db:
-            # Rule 7: whoever knows the secret is the gateway. It names the order; nothing else does.
+            # Rule 7: only the gateway and we know the secret. It names the order; nothing else does.
             order = db.execute("SELECT * FROM orders WHERE secret_digest = ?", [digest(message.secret)]).fetchone()
             if order is None:
                 # Rule 8: a callback can be faster than our own commit above. After a 200 it would never come again.
