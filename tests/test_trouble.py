@@ -110,6 +110,7 @@ ROWS_22_TO_33 = {
     "javascript-url": BAD_REPLY,
     "foreign-host": BAD_REPLY,
     "markup": BAD_REPLY,
+    "markup-qr": Outcome("ok"),
     "svg-qr": Outcome("ok"),
     "remote-qr": Outcome("ok"),
     "no-qr": Outcome("ok"),

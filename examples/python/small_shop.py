@@ -59,7 +59,7 @@ CREATE TABLE IF NOT EXISTS payments (
     received_at TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP,
     UNIQUE (order_id, session_id)
 );
--- What is to be delivered. Whoever sends the goods takes the rows one by one, and deletes each when it is done.
+-- What is to be delivered. Whoever sends the goods takes the rows one by one.
 CREATE TABLE IF NOT EXISTS deliveries (order_id INTEGER PRIMARY KEY REFERENCES orders);
 -- Rule 10: what the merchant must decide about: paid twice, or after the order was cancelled.
 CREATE VIEW IF NOT EXISTS attention AS

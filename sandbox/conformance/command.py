@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
+from shlex import quote
 from time import monotonic, sleep
 from typing import Any
 from urllib.parse import urlsplit
@@ -24,7 +25,7 @@ from waitress.server import create_server
 from sandbox.app import create_app
 from sandbox.conformance import report
 from sandbox.conformance import run as run_module
-from sandbox.conformance.judges import ALL
+from sandbox.conformance.judges import ALL, logged
 from sandbox.conformance.run import Result, Run, Verdict
 from sandbox.conformance.shops import AnyShop, Dukkan, Shop, ShopError
 from sandbox.delivery import browser, certificate_error
@@ -32,6 +33,8 @@ from sandbox.server import LARGEST_READ, address, listen, web_address
 from sandbox.trouble import replies
 from sandbox.web import store
 
+ENDINGS = ("", "-wal", "-shm", "-journal")
+"""Of the files of an SQLite database."""
 DUKKAN = "conformance-shop.db"
 """The database of a Dukkan, in the run's folder."""
 NAIVE = Path(__file__).parents[2] / "examples" / "naive" / "naive_shop.py"
@@ -87,7 +90,7 @@ def conformance(**options: Any) -> None:
     if options["dukkan"] and options["place"]:
         raise click.UsageError("Give either --dukkan or --place.")
     if options["self_test"]:
-        options |= _self_test(options["folder"] / "self-test")
+        options |= _self_test(options["folder"].with_name(f"{options['folder'].name}-self-test"))
     if not (options["dukkan"] or options["place"]):
         raise click.UsageError("Give --place, or --dukkan for a Dukkan or a fork.")
     if not options["callback_url"]:
@@ -95,8 +98,11 @@ def conformance(**options: Any) -> None:
     for name in ("SIGTERM", "SIGHUP"):  # so that a shop that was started here is stopped
         with suppress(AttributeError):
             signal.signal(getattr(signal, name), lambda *_: sys.exit(1))
-    with ExitStack() as stack:
-        results = _run(stack, **options)
+    try:
+        with ExitStack() as stack:
+            results = _run(stack, **options)
+    except (sqlite3.Error, OSError) as error:
+        raise click.ClickException(f"{error}. When that is mended, run this again: it goes on.") from error
     if options["self_test"]:
         _compare_with_announced(results)
     failed = any(result.verdict is Verdict.FAILED for result in results)
@@ -113,9 +119,10 @@ def _run(stack: ExitStack, *, port: int, callback_url: str, folder: Path, **opti
         raise click.ClickException(f"{said} Stop it first.")
     try:
         stack.enter_context(_locked(folder))
-        old = [kept, *folder.glob("sandbox.sqlite3*")] if options["fresh"] else []
+        old = [kept, *(folder / f"sandbox.sqlite3{ending}" for ending in ENDINGS)] if options["fresh"] else []
         if options["start"] and (options["fresh"] or not kept.exists()):
-            old += folder.glob(f"{DUKKAN}*")  # it would refuse a network that left many orders unpaid
+            # A Dukkan would refuse a network that left many orders unpaid.
+            old += [folder / f"{DUKKAN}{ending}" for ending in ENDINGS]
         for file in old:
             file.unlink(missing_ok=True)
         app = create_app(database=database, callback_url=callback_url, public_url=here, ca=options["ca"])
@@ -136,28 +143,31 @@ def _run(stack: ExitStack, *, port: int, callback_url: str, folder: Path, **opti
     shop = _shop(settings["PUBLIC_URL"], **options, folder=folder)
     run = Run(shop, callback_url=callback_url, late_minutes=late, folder=folder, ca=options["ca"])
     results = _do(run, process)
-    kept.unlink(missing_ok=True)  # complete: the next run starts over
     if any(result.verdict is Verdict.FAILED for result in results):
         serve = click.get_current_context().command_path.replace("conformance", "serve")
         click.echo("To repeat a failed case, start the shop as here, and the gateway:")
-        click.echo(f"  {serve} --port {port} --database {database} --callback-url {callback_url}")
+        click.echo(f"  {serve} --port {port} --database {quote(str(database))} --callback-url {quote(callback_url)}")
     if options["junit"]:
         report.write_junit(options["junit"], results)
     if options["html"]:
         report.write_page(options["html"], results, "conformance.html")
     if options["badge"]:
         report.write_page(options["badge"], results, "badge.svg")
+    kept.unlink(missing_ok=True)  # complete: the next run starts over
     return results
 
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Keep other runs out of a folder. Raises `OSError`."""
+    """Keep other runs out of a folder, and this run out of a folder that holds anything else. Raises `OSError`."""
     folder.mkdir(parents=True, exist_ok=True)
-    with closing(sqlite3.connect(folder / "lock", timeout=0)) as lock:  # the system unlocks it if this is killed
+    file = folder / "conformance.lock"
+    if not file.exists() and any(folder.iterdir()):
+        raise click.ClickException(f"The folder {folder} holds other files. Give a new one with --folder.")
+    with closing(sqlite3.connect(file, timeout=0)) as lock:  # the system unlocks it if this is killed
         try:
             lock.execute("BEGIN EXCLUSIVE")
-        except sqlite3.OperationalError as error:
+        except sqlite3.DatabaseError as error:
             said = f"Another run uses the folder {folder} ({error}). Give another with --folder."
             raise click.ClickException(said) from error
         yield
@@ -205,6 +215,8 @@ def _do(run: Run, process: "subprocess.Popen[bytes] | None") -> list[Result]:
     run.count()
     if run.came_later and all(result.verdict is not Verdict.FAILED for result in run.results.values()):
         run.results["duplicate"] = Result("duplicate", Verdict.FAILED, "; ".join(run.came_later), "run this again")
+    if leak := logged(run):
+        run.results["secret"] = leak
     results = [run.results[name] for name in ALL]
     click.echo(f"\n{report.table(results)}, in {monotonic() - started:.0f} s")
     return results
@@ -220,10 +232,10 @@ def _self_test(folder: Path) -> dict[str, Any]:
     database.unlink(missing_ok=True)
     os.environ["DATABASE"] = str(database.resolve())
     python = f"{sys.executable} -c"
-    query = f"print(*sqlite3.connect('{database}').execute('SELECT count(*) FROM {{}}').fetchone())"  # noqa: S608  (our tables)
-    count = f'{python} "import sqlite3; {query}"'
+    query = "print(*sqlite3.connect(os.environ['DATABASE']).execute('SELECT count(*) FROM {}').fetchone())"
+    count = f'{python} "import os, sqlite3; {query}"'
     replies.DRIP_SECONDS, run_module.PAID_SECONDS = 8, 1  # enough to see what is wrong there
-    run_module.LINGER_SECONDS = 0
+    run_module.LINGER_SECONDS, run_module.BACKGROUND_SECONDS = 0, 1
     return {
         "port": gateway,
         "callback_url": f"{here}/amwal/callback",
@@ -257,7 +269,7 @@ def _compare_with_announced(results: list[Result]) -> None:
 @contextmanager
 def _started(command: str, log: Path) -> "Iterator[subprocess.Popen[bytes]]":
     """Run a shop, and stop it at the end."""
-    log.parent.mkdir(parents=True, exist_ok=True)
+    log.unlink(missing_ok=True)
     with log.open("wb") as output:
         environment = os.environ | {"PYTHONUNBUFFERED": "1"}  # the log is read
         try:
@@ -269,11 +281,10 @@ def _started(command: str, log: Path) -> "Iterator[subprocess.Popen[bytes]]":
     try:
         yield process
     finally:
-        for number in (signal.SIGTERM, signal.SIGKILL):
+        for number in (signal.SIGTERM, signal.SIGKILL):  # the latter for what has outlived the first process
             with suppress(ProcessLookupError, subprocess.TimeoutExpired):
                 os.killpg(process.pid, number)
                 process.wait(10)
-                break
 
 
 def _wait_for(callback_url: str, ca: Path | None, process: "subprocess.Popen[bytes] | None", minutes: int = 15) -> None:

@@ -1,5 +1,6 @@
 """The cases of a run, and how each is judged: those of `trouble` by `callback` and `reply`, a few of them apart."""
 
+import base64
 import json
 import re
 import shlex
@@ -24,6 +25,7 @@ from sandbox.trouble.cases import case
 MAX_DECIMALS = 8
 """More than any currency has; longer amounts come from binary floating point."""
 GUESSES = 200
+RACES = 4
 SLOW_SENDERS = 50
 NO_PAGE = "the command that places orders printed no address of a page"
 
@@ -73,17 +75,35 @@ def secret(run: Run, this: Case) -> Result:
     Whoever reads it can confirm the order without paying.
     """
     order = run.place()
-    steps = callbacks.good(order.invoice)
-    result = run.judge_steps(this, order, steps)
+    invoice = order.invoice
     if not order.page.url:
         return judge(this, False, NO_PAGE, again=_look(order))
-    paid, log = run.shop.look(order.page), run.log.read_text(errors="replace") if run.log.exists() else ""
-    places = {"on the page": order.page.text, "on the page of the paid order": paid.text}
-    places |= {"in the page's headers": order.page.headers + paid.headers, "in the shop's log": log}
-    shown = [f"the secret is {where}" for where, text in places.items() if order.invoice.secret in text]
-    if shown or result.verdict is Verdict.FAILED:
-        return judge(this, False, "; ".join(shown) or result.seen, again=_look(order))
-    return judge(this, True, f"neither on the page nor in its headers{' nor in the log' * bool(log)}", again="")
+    callbacks.good(invoice)
+    run.outcome(order, 1, 1)  # which `good` judges
+    paid = run.shop.look(order.page)
+    returns = "".join(run.get(url).text for url in (invoice.success_url, invoice.cancel_url) if url)
+    headers = order.page.headers + paid.headers
+    places = {"on the page": order.page.text, "on the page of the paid order": paid.text, "in headers": headers}
+    places |= {"in a cookie, encoded": _decoded(headers), "on a page that the customer returns to": returns}
+    shown = [f"the secret is {where}" for where, text in places.items() if invoice.secret in text]
+    said = "; ".join(shown) or "neither on the page nor in its headers"
+    return judge(this, not shown, said, again=_look(order))
+
+
+def _decoded(text: str) -> str:
+    """Return what is in base64 in a text."""
+    words = re.findall(r"[A-Za-z0-9_-]{40,}", text)
+    pieces = (base64.urlsafe_b64decode(word[: len(word) // 4 * 4]) for word in words)
+    return b"".join(pieces).decode(errors="replace")
+
+
+def logged(run: Run) -> Result | None:
+    """Look for the secrets of all invoices in what the shop has printed; return the failed case, or None."""
+    log = run.log.read_text(errors="replace") if run.log.exists() else ""
+    invoices = web.store().invoices(before=2**63 - 1, limit=1000)
+    found = [one.id for one in invoices if one.secret in log and one.secret not in run.sent]
+    seen = f"the shop's log has the secrets of {len(found)} invoices, {found[:1]} for example"
+    return judge(SHOP["secret"], False, seen, again=f"grep secret {run.log}") if found else None
 
 
 @case("shop", rule=6, cases=SHOP)
@@ -120,6 +140,7 @@ def wrong_method(run: Run, this: Case) -> Result:
     invoice = order.invoice
     url = f"{run.callback_url}{'&' if urlsplit(run.callback_url).query else '?'}"
     url += urlencode({"invoiceId": invoice.id, "paymentSessionId": "1", "secret": invoice.secret})
+    run.sent.add(invoice.secret)
     status, again = run.get(url).status_code, f"curl -i {shlex.quote(url)}"
     if status >= 500:
         return judge(this, False, f"answered {status}", again=again)
@@ -229,7 +250,10 @@ def after_cancel(run: Run, this: Case) -> Result:
     order = run.place()
     if not run.shop.cancel(order.page):
         return Result(this.name, Verdict.NOT_RUN, "the order can't be cancelled without --cancel")
-    return run.judge_steps(this, order, callbacks.after_cancel(order.invoice))
+    with suppress(ShopError):  # it may refuse
+        run.shop.retry(order.page)
+    steps = [*callbacks.after_cancel(order.invoice), *callbacks.duplicate(order.invoice)]
+    return run.judge_steps(this, order, steps)
 
 
 def late(run: Run, this: Case) -> Result:
@@ -237,7 +261,8 @@ def late(run: Run, this: Case) -> Result:
     if run.late_minutes is None:
         return Result(this.name, Verdict.NOT_RUN, "--late MINUTES was not given")
     order = run.wait_until_late(run.late_minutes)
-    return run.judge_steps(this, order, callbacks.good(order.invoice))
+    steps = callbacks.good(order.invoice)
+    return run.judge_steps(replace(this, deliveries=None if run.late_minutes else 1), order, steps)
 
 
 def slow(run: Run, this: Case) -> Result:
@@ -256,17 +281,36 @@ def slow(run: Run, this: Case) -> Result:
 
 
 def refuse(run: Run, this: Case) -> Result:
-    """The customer asks again, and then once more by a page that was loaded before: the first invoice stays payable."""
+    """The customer asks again, after another order; then once more by a page that was loaded before, and when paid."""
     order = run.place(this.name, REFUSALS_IN_A_ROW)
-    result = reply(run, this, order)
-    if result.verdict is Verdict.FAILED or not run.shop.retry(order.page):
+    result, other = reply(run, this, order), run.place()
+    if result.verdict is Verdict.FAILED or not (first := run.ask_again(order)):
         return result
-    order = run.asked_again(order)
-    if not _link_is_shown(order):
-        return judge(this, False, "asked again, the page has no payment link", again=_look(order))
-    run.shop.retry(order.page)
-    paid = run.judge_steps(this, order, callbacks.good(order.invoice))
-    return replace(paid, seen=f"{result.seen}; asked again twice, then paid by the first link: {paid.seen}")
+    for one in (first, other):
+        if f"/invoice/{one.invoice.id}" not in run.shop.look(one.page).text:
+            return judge(this, False, "with two orders, the page of one has not its own link", again=_look(one))
+    with suppress(ShopError):  # it may refuse
+        run.shop.retry(order.page)
+    steps = callbacks.good(first.invoice)
+    with suppress(ShopError):
+        run.shop.retry(order.page)
+    paid = run.judge_steps(this, first, steps)
+    return replace(paid, seen=f"{result.seen}; asked again, twice, and paid by the first link: {paid.seen}")
+
+
+def forged(run: Run, this: Case) -> Result:
+    """Before the payment, and after it."""
+    first, order = callback(run, this), run.place()
+    if first.verdict is Verdict.FAILED:
+        return first
+    steps = [*callbacks.good(order.invoice), *callbacks.forged(order.invoice)]
+    return run.judge_steps(replace(this, payments=1, deliveries=1), order, steps)
+
+
+def concurrent(run: Run, this: Case) -> Result:
+    """Several times: a race is not lost each time."""
+    results = (callback(run, this) for _ in range(RACES))
+    return next((one for one in results if one.verdict is Verdict.FAILED), None) or callback(run, this)
 
 
 def missing_ids(run: Run, this: Case) -> Result:
@@ -287,18 +331,21 @@ def reply(run: Run, this: Case, order: Order | None = None) -> Result:
     again = _again(run, this)
     if faults := list(_faults(run, this, order)):
         return judge(this, False, "; ".join(faults), again=again)
+    if this.name != "refuse" and run.shop.offers_retry(order.page):
+        run.ask_again(order)
     count = len(order.requests)
     return judge(this, True, f"{count} request{'s' * (count > 1)}, the page after {order.seconds:.1f} s", again=again)
 
 
-def _and(more: str) -> _Judge:
-    """Return a judge for a case that includes another."""
+def _and(*more: str) -> _Judge:
+    """Return a judge for a case that includes others."""
 
-    def both(run: Run, this: Case) -> Result:
-        first = reply(run, this)
-        return first if first.verdict is Verdict.FAILED else replace(reply(run, CASES[more]), name=this.name)
+    def all_of_them(run: Run, this: Case) -> Result:
+        results = [reply(run, case) for case in (this, *(CASES[name] for name in more))]
+        worst = next((one for one in results if one.verdict is Verdict.FAILED), results[0])
+        return replace(worst, name=this.name)
 
-    return both
+    return all_of_them
 
 
 def _faults(run: Run, this: Case, order: Order) -> Iterator[str]:
@@ -356,7 +403,8 @@ _JUDGES: dict[str, _Judge] = {
     "slow": slow,
 }
 _JUDGES |= {"malformed": malformed, "other-invoice": other_invoice, "missing-ids": missing_ids, "refuse": refuse}
-_JUDGES |= {"svg-qr": _and("remote-qr"), "javascript-url": _and("markup")}
+_JUDGES |= {"svg-qr": _and("remote-qr", "markup-qr"), "javascript-url": _and("markup")}
+_JUDGES |= {"forged": forged, "concurrent": concurrent}
 _OF_TROUBLE = {
     name: replace(this, act=_JUDGES.get(name, callback if this.at == "callback" else reply))
     for name, this in CASES.items()

@@ -22,6 +22,8 @@ from sandbox.trouble.cases import Case
 WAIT_SECONDS = 20
 PAID_SECONDS = 5
 """How long a shop may take to show and count what it has answered with 200."""
+BACKGROUND_SECONDS = 12
+"""How long a shop may take to ask for the invoice, if it does so after it has shown the page."""
 SECOND_LOOK_SECONDS = 0.3
 LINGER_SECONDS = 1
 """How long the gateway goes on refusing when the page is there, to count what the shop repeats in the background."""
@@ -91,6 +93,8 @@ class Run:
         self.late_minutes = late_minutes
         self.ca = ca
         self.log = folder / "shop.log"
+        self.sent: set[str] = set()
+        """Secrets that this run has put into an address, which a shop may log."""
         self.came_later: list[str] = []
         """What the shop stored or delivered when the case had been judged that could have been the reason."""
         self.results: dict[str, Result] = {}
@@ -100,7 +104,7 @@ class Run:
         self._counted = Counts()
         self._unpaid: Order | None = None
         self._late: tuple[float, Order] | None = None
-        self._key = [callback_url, shop.command, late_minutes]
+        self._key = [callback_url, late_minutes, repr(shop)]
         with suppress(OSError, ValueError, TypeError, KeyError, AttributeError):  # damaged: it begins anew
             done = json.loads(self._kept.read_text())
             if done["run"] == self._key:
@@ -137,13 +141,13 @@ class Run:
             store.plan_trouble(trouble)
         started = time.monotonic()
         try:
-            page, loaded_at = self.shop.place(), store.now()
+            page = self.shop.place()
             if page.url.startswith(f"{current_app.config['PUBLIC_URL']}/"):
                 raise ShopError(f"{page.url} is the gateway's page: --place must print that of the order in your shop")
             self._placed.append(page)
             seconds, after = time.monotonic() - started, newest[0].number if newest else 0
-            while not (arrived := store.requests(after=after)) and time.monotonic() < started + seconds + PAID_SECONDS:
-                time.sleep(0.1)  # one that is still being answered is not there yet
+            page, arrived = self._settle(page, after)
+            self._placed[-1] = page
             if times > 1:
                 time.sleep(LINGER_SECONDS)
                 arrived = store.requests(after=after)
@@ -160,31 +164,40 @@ class Run:
             store.spared |= {one.body for one in asked}
         if not asked:
             raise ShopError(f"no request for an invoice arrived: check the shop's settings. {cut(page.text)}".strip())
-        if asked[0].received_at > loaded_at:  # it asks in the background
-            page = self._look_again(page, asked[0])
         made = [one.invoice_id for one in asked if one.invoice_id and one.status == 200]
         return Order(page, asked, seconds, before, store.invoice(made[0]) if made else None)
 
-    def _look_again(self, page: Page, request: Request) -> Page:
-        """Load a page until it knows the invoice, or offers to try again."""
-        until = time.monotonic() + PAID_SECONDS
-        while time.monotonic() < until:
-            page = self.shop.look(page)
-            if self.shop.offers_retry(page) or f"/invoice/{request.invoice_id}" in page.text:
-                break
-            time.sleep(SECOND_LOOK_SECONDS)
-        return page
+    def _settle(self, page: Page, after: int) -> tuple[Page, list[Request]]:
+        """Wait until a page knows an invoice, or offers to try again.
 
-    def asked_again(self, order: Order) -> Order:
-        """Return an order whose customer has asked for the invoice again, with its page and the first new invoice."""
-        until, new = time.monotonic() + PAID_SECONDS, list[Request]()
-        while time.monotonic() < until and not new:
-            new = [one for one in web.store().requests(after=order.requests[0].number) if one.status == 200]
-            time.sleep(0.1 * (not new))
-        if not new:
-            raise ShopError("the customer asked again, but no request for an invoice arrived")
-        made = web.store().invoice(new[-1].invoice_id or "")
-        return replace(order, page=self._look_again(order.page, new[-1]), requests=new, made=made)
+        Returns:
+            The page, and the requests with numbers above `after`. One that is still being answered is not among them.
+        """
+        until = time.monotonic() + (BACKGROUND_SECONDS if page.status == 200 else PAID_SECONDS)
+        while True:
+            arrived = web.store().requests(after=after)
+            has_link = any(f"/invoice/{one.invoice_id}" in page.text for one in arrived)
+            if arrived and (has_link or self.shop.offers_retry(page) or page.status != 200):
+                return page, arrived
+            if time.monotonic() > until:
+                return page, arrived
+            time.sleep(0.1)
+            page = self.shop.look(page) if page.status == 200 else page
+
+    def ask_again(self, order: Order) -> Order | None:
+        """Ask for an order's invoice as its page offers; return the order with it, or None if that's impossible here.
+
+        Raises:
+            ShopError: if no new invoice was asked for, or the page does not show its link.
+        """
+        newest = web.store().requests(limit=1)[0].number
+        if not self.shop.retry(order.page):
+            return None
+        page, asked = self._settle(self.shop.look(order.page), newest)
+        made = next((web.store().invoice(one.invoice_id) for one in asked if one.invoice_id), None)
+        if made is None or f"/invoice/{made.id}" not in page.text:
+            raise ShopError("asked for an invoice again, the page still has no payment link")
+        return replace(order, page=page, requests=asked, made=made)
 
     def unpaid(self) -> Order:
         """Return an unpaid order, which cases that leave it unpaid share."""
@@ -239,8 +252,13 @@ class Run:
         seen = f"answered {', '.join(sorted({step.answer for step in steps}))}"
         return Result(case.name, Verdict.ANSWER_ONLY if unseen else Verdict.PASSED, seen, again)
 
-    def outcome(self, order: Order, payments: int, deliveries: int) -> tuple[bool, list[str]]:
+    def outcome(self, order: Order, payments: int, deliveries: int | None) -> tuple[bool, list[str]]:
         """Look at what the shop shows and has stored since the order was placed.
+
+        Args:
+            order: the order.
+            payments: how many are right.
+            deliveries: how many are right; None if it may deliver or leave that to the merchant.
 
         Returns:
             Whether something that is needed could not be seen, and what is wrong.
@@ -249,12 +267,13 @@ class Run:
         while looks < 2:  # a second look, as a second delivery may come a little later
             paid, now, lacks = self.shop.is_paid(order.page), self.shop.counts(), False
             wrong = []
-            if paid is not None and paid != bool(deliveries) and (deliveries or not payments):
+            # After a payment that needs a decision, it may say that.
+            if paid is not None and paid != bool(deliveries) and (deliveries, payments) in {(1, 1), (0, 0)}:
                 wrong.append("the order's page says paid" if paid else "the order's page does not say paid")
                 lacks = not paid
             for what, expected in (("payments", payments), ("deliveries", deliveries)):
                 before, after = getattr(order.before, what), getattr(now, what)
-                if before is not None and after is not None and after - before != expected:
+                if None not in (before, after, expected) and after - before != expected:
                     wrong.append(f"{what}: {after - before} instead of {expected}")
                     lacks |= after - before < expected
             looks += 2 if lacks and time.monotonic() > until else not lacks

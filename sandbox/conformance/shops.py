@@ -5,7 +5,7 @@ import shlex
 import sqlite3
 import subprocess
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
@@ -72,7 +72,7 @@ class AnyShop:
         url = (re.findall(r"https?://\S+", ran.stdout) or [""])[-1]
         if ran.returncode:
             return Page(status=500, text=f"the command's exit code was {ran.returncode}: {_last_line(ran)}")
-        return self._get(url) if url else Page()
+        return replace(self._get(url), url=url) if url else Page()
 
     def is_paid(self, page: Page) -> bool | None:
         """Return whether the order's page says paid; None if unknown."""
@@ -113,6 +113,9 @@ class Dukkan:
 
     command = ""
     retry_hint = ""
+
+    def __repr__(self) -> str:
+        return "Dukkan"
 
     def __init__(self, url: str, database: Path | None = None, ca: Path | None = None) -> None:
         self._url = url

@@ -240,6 +240,7 @@ def malformed_bodies(invoice_id: str) -> dict[str, str]:
         "a number as secret": json.dumps({"invoiceId": invoice_id, "paymentSessionId": "1", "secret": 5}),
         "an object as secret": json.dumps({"invoiceId": invoice_id, "secret": {"$ne": None}}),
         "true as secret": json.dumps({"invoiceId": invoice_id, "paymentSessionId": "1", "secret": True}),
+        "an object as id": json.dumps({"invoiceId": {"a": 1}, "secret": str(uuid.uuid4())}),
         "no text as secret": json.dumps({"invoiceId": invoice_id, "paymentSessionId": "1", "secret": ""}),
         "null as secret": json.dumps({"invoiceId": invoice_id, "paymentSessionId": "1", "secret": None}),
         "a percent sign as secret": json.dumps({"paymentSessionId": "1", "secret": "%"}),
@@ -254,7 +255,7 @@ def malformed_bodies(invoice_id: str) -> dict[str, str]:
 def oversized(invoice: Invoice) -> list[Step]:
     """Oversized.
 
-    A shop must answer 413 without reading it all.
+    A shop must refuse it, best with 413 and without reading it all.
 
     A few of these at once exhaust the shop's memory.
     """

@@ -22,8 +22,8 @@ class Case:
     act: Callable[..., Any]
     payments: int = 1
     """How many payments a new order has afterwards."""
-    deliveries: int = 1
-    """How often a new order is delivered afterwards."""
+    deliveries: int | None = 1
+    """How often a new order is delivered afterwards; None if it may be, or left to the merchant."""
     payable: bool | None = False
     """Whether the answer can be used, so that the page must show its link; None if the shop may decide."""
     max_requests: int = 10

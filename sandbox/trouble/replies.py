@@ -29,6 +29,7 @@ RETRY_AFTER_SECONDS = 2
 HUGE_BYTES = 16 * 1024 * 1024
 BOMB_BYTES = 64 * 1024 * 1024
 PIECE = b" " * 64 * 1024
+MARKUP = '"><script>alert(1)</script>'
 SVG = "data:image/svg+xml;base64," + base64.b64encode(b'<svg xmlns="http://www.w3.org/2000/svg"/>').decode()
 
 Data = dict[str, Any]
@@ -204,15 +205,27 @@ def javascript_url(make: Callable[[], Data]) -> ResponseReturnValue:
 
 @case("put", rule=0, payable=None)
 def markup(make: Callable[[], Data]) -> ResponseReturnValue:
-    """Markup in link and QR code.
+    """Markup in the link.
 
     A shop must refuse it, or escape it.
 
     Markup that a page repeats can run a script there.
     """
     data = make()
-    g.bait = '"><script>alert(1)</script>'
-    return jsonify(data=data | {"url": data["url"] + g.bait, "QR": f"data:image/png;base64,{g.bait}"}, err=0)
+    g.bait = MARKUP
+    return jsonify(data=data | {"url": data["url"] + MARKUP}, err=0)
+
+
+@case("put", rule=0, payable=True)
+def markup_qr(make: Callable[[], Data]) -> ResponseReturnValue:
+    """Markup in the QR code.
+
+    A shop must not show that image, but its own QR code or just the link.
+
+    Markup that a page repeats can run a script there.
+    """
+    g.bait = MARKUP
+    return jsonify(data=make() | {"QR": f"data:image/png;base64,{MARKUP}"}, err=0)
 
 
 @case("put", rule=2)

@@ -55,6 +55,12 @@ def create_shop(port: int, project_url: str, api_key: str, faults: set[str]) -> 
         with suppress(ValueError, requests.RequestException):  # the test may be over
             put(order)
 
+    def ask_later(order: dict[str, Any]) -> None:
+        try:
+            ask(order)
+        except (ValueError, KeyError, TypeError, requests.RequestException):
+            order["failed"] = True
+
     def ask(order: dict[str, Any]) -> None:
         for _ in range(6 if "hammers" in faults else 2):
             status, wait, content = put(order)
@@ -83,6 +89,9 @@ def create_shop(port: int, project_url: str, api_key: str, faults: set[str]) -> 
     def place() -> Response:
         order: dict[str, Any] = {"state": "open", "sessions": [], "delivered": 0}
         orders.append(order)
+        if "asks in the background" in faults:
+            threading.Timer(0.3, ask_later, [order]).start()
+            return redirect(f"http://127.0.0.1:{port}/orders/{len(orders) - 1}", 303)
         try:
             with lock if "waits in the lock" in faults else nullcontext():
                 ask(order)
@@ -96,13 +105,19 @@ def create_shop(port: int, project_url: str, api_key: str, faults: set[str]) -> 
 
     @app.post("/orders/<int:number>/invoice")
     def ask_again(number: int) -> str:
-        if "url" not in orders[number] or "replaces the invoice" in faults:
-            ask(orders[number])
+        order = orders[-1] if "mixes orders up" in faults else orders[number]
+        if "url" not in order or "replaces the invoice" in faults:
+            ask(order)
+            order["state"] = "open" if "reopens what is cancelled" in faults else order["state"]
+        elif "reopens what is cancelled" in faults and order["state"] == "cancelled":
+            order["state"] = "open"
         return "asked"
 
     @app.get("/orders/<int:number>")
     def show(number: int) -> Response | str:
         order = orders[number]
+        if "url" not in order and "asks in the background" in faults and "failed" not in order:
+            return "One moment, please."
         if "url" not in order:
             return "The payment service isn't answering." + " Try again." * ("offers no retry" not in faults)
         is_paid = order["state"] == "PAID"
@@ -150,10 +165,12 @@ def create_shop(port: int, project_url: str, api_key: str, faults: set[str]) -> 
         with lock:
             return judge(message, secret)
 
-    def judge(message: dict[str, Any], secret: str) -> tuple[str, int]:  # noqa: PLR0911
+    def judge(message: dict[str, Any], secret: str) -> tuple[str, int]:  # noqa: PLR0911, PLR0912
         if len(misses) > 50 and "blocks guessers" in faults:
             return "go away", 429
         found = [order for order in orders if order.get("secret") == secret]
+        if not found and "stores more for what is paid" in faults:
+            found = [one for one in orders if one["sessions"] and one["id"] == message.get("invoiceId")]
         if not found:
             misses.append(secret)
             return "unknown", 200 if "takes any secret" in faults else 404

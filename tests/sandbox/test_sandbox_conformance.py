@@ -22,7 +22,7 @@ from sandbox.app import create_app, store_of
 from sandbox.conformance import judges
 from sandbox.conformance.command import DUKKAN
 from sandbox.conformance.judges import ALL
-from sandbox.conformance.run import Order, Run, Verdict
+from sandbox.conformance.run import Run, Verdict
 from sandbox.conformance.shops import AnyShop, Dukkan, ShopError, forms
 from sandbox.trouble import replies
 from tests.children import ROOT, Child, Start, free_ports
@@ -92,8 +92,8 @@ FAULTS = {
     "takes any secret": {"forged", "malformed", "early", "guesses"},
     "ignores the id": {"other-invoice"},
     "pays the named order": {"other-invoice"},
-    "pays once": {"duplicate", "second-session", "concurrent", "missing-ids"},
-    "stores copies": {"duplicate", "concurrent", "missing-ids"},
+    "pays once": {"duplicate", "second-session", "concurrent", "missing-ids", "after-cancel"},
+    "stores copies": {"duplicate", "concurrent", "missing-ids", "after-cancel"},
     "delivers always": {"duplicate", "concurrent", "second-session", "after-cancel", "missing-ids"},
     "forgets late money": {"after-cancel"},
     "needs the ids": {"missing-ids"},
@@ -109,7 +109,10 @@ FAULTS = {
     "follows redirects": {"redirect"},
     "no cap": {"huge", "bomb"},
     "offers no retry": {"refuse", "html"},
-    "replaces the invoice": {"refuse"},
+    "replaces the invoice": {"refuse", "after-cancel"},
+    "mixes orders up": {"refuse"},
+    "reopens what is cancelled": {"after-cancel"},
+    "stores more for what is paid": {"forged"},
     "repeats later": {"401"},
     "keeps it in a cookie": {"secret"},
     "thanks with it": {"secret"},
@@ -141,6 +144,8 @@ def little_shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cal
     monkeypatch.setattr(replies, "DRIP_SECONDS", 14)
     monkeypatch.setattr(judges, "WAIT_SECONDS", 10)
     monkeypatch.setattr("sandbox.conformance.run.PAID_SECONDS", 2)  # this shop stores at once
+    monkeypatch.setattr("sandbox.conformance.run.BACKGROUND_SECONDS", 2)
+    monkeypatch.setattr(judges, "RACES", 1)
     monkeypatch.setattr("sandbox.conformance.run.LINGER_SECONDS", 0.5)
     monkeypatch.setattr("sandbox.conformance.run.SECOND_LOOK_SECONDS", 0.05)
     servers: list[Any] = []
@@ -213,21 +218,27 @@ def test_row_111_what_is_delivered_again_later_is_found(little_shop: Callable[[s
     assert run.came_later == ["deliveries: 2 more, some time after the callback"]
 
 
-def test_what_the_shop_prints_is_searched_for_the_secret(
+def test_what_the_shop_prints_is_searched_for_every_secret(little_shop: Callable[[set[str]], Run]) -> None:
+    run = little_shop(set())
+    assert failed(run, ["wrong-method", "good"]) == {}
+    spared, paid = sorted(web.store().invoices(before=10**9, limit=9), key=lambda one: one.secret not in run.sent)
+    run.log.write_text(f"GET /callback?secret={spared.secret}")
+    assert judges.logged(run) is None  # the run has sent that in an address
+    run.log.write_text(f"new invoice: {paid.secret}")
+    found = judges.logged(run)
+    assert found is not None
+    assert (found.name, found.verdict) == ("secret", Verdict.FAILED)
+    assert paid.id in found.seen
+    assert paid.secret not in found.seen
+
+
+def test_row_112_a_shop_that_asks_in_the_background_passes(
     little_shop: Callable[[set[str]], Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = little_shop(set())
-    run.log.write_text(run.unpaid().invoice.secret)
-    assert failed(run, ["secret"]) == {}  # that of another order: `wrong-method` sends it in an address
-    place = run.place
-
-    def place_and_print() -> Order:
-        order = place()
-        run.log.write_text(f"new invoice: {order.invoice.secret}")
-        return order
-
-    monkeypatch.setattr(run, "place", place_and_print)
-    assert failed(run, ["secret"]) == {"secret": "the secret is in the shop's log"}
+    monkeypatch.setattr("sandbox.conformance.run.BACKGROUND_SECONDS", 10)
+    run = little_shop({"asks in the background"})
+    run.place_late()
+    assert failed(run, ["link", "secret", "good", "refuse", "429", "err", "html", "svg-qr", "javascript-url"]) == {}
 
 
 def test_row_110_the_payment_page_is_not_the_page_of_the_order(little_shop: Callable[[set[str]], Run]) -> None:
@@ -354,14 +365,24 @@ def test_a_new_run_of_a_dukkan_starts_with_a_new_database(start: Start, tmp_path
     program.chmod(0o755)
     database.parent.mkdir()
     database.write_text("the last run's")
-    (tmp_path / "kept" / "shop.db").write_text("somebody's own")
+    (database.parent / "conformance.lock").touch()
+    (database.parent / f"{DUKKAN}-notes").touch()
     options = ["--listen", str(gateway), "--callback-url", "http://127.0.0.1:9/callback", "--dukkan"]
     code, output = refused([*options, "--folder", str(tmp_path / "kept"), "--start", str(program)])
     assert code == 1, output
     said = (tmp_path / "dukkan.sh.log").read_text().split()
     assert said[0] == f"sqlite:///{database}"
     assert DUKKAN not in said[1:]
-    assert "shop.db" in said
+    assert f"{DUKKAN}-notes" in said
+
+
+def test_a_folder_with_other_files_is_left_alone(tmp_path: Path) -> None:
+    for name in ("sandbox.sqlite3", "results.json", "shop.log"):
+        (tmp_path / name).write_text("mine")
+    code, output = refused(["--dukkan", "--callback-url", "http://127.0.0.1:9/", "--folder", str(tmp_path), "--fresh"])
+    assert code == 1
+    assert "holds other files" in output
+    assert {file.read_text() for file in tmp_path.iterdir()} == {"mine"}
 
 
 def test_what_a_dukkan_says_when_it_refuses_an_order_is_repeated() -> None:
