@@ -9,6 +9,7 @@ import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import click
 import requests
@@ -205,6 +206,7 @@ def _print_settings(app: Flask, here: str) -> None:
     click.echo("Sandbox gateway: no real money moves.")
     click.echo(f"  Project URL   {project_url}")
     click.echo(f"  API key       {project.api_key}")
+    click.echo("  Payment pages {0.scheme}://{0.netloc}".format(urlsplit(app.config["PUBLIC_URL"])))
     click.echo(f"  Callback URL  {project.callback_url or '(none: callbacks are off)'}")
     click.echo(f"  Account       {here}/")
     click.echo("Press Ctrl-C to stop.")

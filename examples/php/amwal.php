@@ -91,7 +91,7 @@ final class Amwal
         ['err' => $err, 'data' => $data] = (array) json_decode($reply, true) + ['err' => null, 'data' => null];
         $isRefused = $err !== 0 && $err !== 0.0;
         $isRefused && throw new AmwalError('the reply has no invoice: err is ' . (is_int($err) ? $err : 'no number'));
-        [$invoiceId, $url] = [self::text($data['invoiceId'] ?? null), self::text($data['url'] ?? null)];
+        [$invoiceId, $url] = [self::text($data['invoiceId'] ?? null), self::text($data['url'] ?? null, 2000)];
         $secret = self::text($data['secret'] ?? null);
         self::shows("$url $invoiceId", $secret) && throw new AmwalError('link or id contain the secret');
         // The start of the link is compared as text, because parsers disagree about odd addresses.
@@ -129,14 +129,15 @@ final class Amwal
         $said = json_decode($body, true, 512, JSON_BIGINT_AS_STRING);
         $secret = self::text($said['secret'] ?? null);
         // Rule 10: the right secret means real money, so an odd id doesn't turn it away. Numbers count, blanks don't.
-        $id = fn (mixed $id) => is_string($id) || is_int($id) ? preg_replace('/[\s\pC]/u', '', (string) $id) : '';
+        $plain = fn (mixed $id) => is_string($id) || is_int($id) ? preg_replace('/[\s\pC]/u', '', (string) $id) : '';
+        $id = fn (mixed $id) => strlen($text = $plain($id) ?? '') <= 200 ? $text : '';
         [$invoiceId, $paymentSessionId] = array_map($id, [$said['invoiceId'] ?? '', $said['paymentSessionId'] ?? '']);
         return compact('secret', 'invoiceId', 'paymentSessionId');
     }
 
-    private static function text(#[SensitiveParameter] mixed $value): string
+    private static function text(#[SensitiveParameter] mixed $value, int $most = 200): string
     {
-        $isText = is_string($value) && preg_match('/\A[!-~]{1,2000}\z/', $value);
+        $isText = is_string($value) && strlen($value) <= $most && preg_match('/\A[!-~]+\z/', $value);
         return $isText ? $value : throw new AmwalError('a field is missing, or no plain text');
     }
 }

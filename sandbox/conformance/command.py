@@ -35,6 +35,7 @@ from sandbox.web import store
 
 ENDINGS = ("", "-wal", "-shm", "-journal")
 """Of the files of an SQLite database."""
+START_SECONDS = 15 * 60
 DUKKAN = "conformance-shop.db"
 """The database of a Dukkan, in the run's folder."""
 NAIVE = Path(__file__).parents[2] / "examples" / "naive" / "naive_shop.py"
@@ -134,18 +135,20 @@ def _run(stack: ExitStack, *, port: int, callback_url: str, folder: Path, **opti
     late = options["late"] if options["late"] is not None or not options["dukkan"] else 1
     settings, process = _settings(here, callback_url, folder if options["dukkan"] else None, late), None
     os.environ |= settings  # for all commands
+    as_lines = "\n".join(f"  {name}={value}" for name, value in settings.items())
     if options["start"]:
         process = stack.enter_context(_started(options["start"], folder / "shop.log"))
     else:
         click.echo("Start your shop with these settings (named as in Dukkan), and keep it running:")
-        click.echo("\n".join(f"  {name}={value}" for name, value in settings.items()))
-    _wait_for(callback_url, options["ca"], process)
+        click.echo(as_lines)
+    _wait_for(callback_url, options["ca"], process, folder)
     shop = _shop(settings["PUBLIC_URL"], **options, folder=folder)
     run = Run(shop, callback_url=callback_url, late_minutes=late, folder=folder, ca=options["ca"])
     results = _do(run, process)
     if any(result.verdict is Verdict.FAILED for result in results):
         serve = click.get_current_context().command_path.replace("conformance", "serve")
-        click.echo("To repeat a failed case, start the shop as here, and the gateway:")
+        click.echo("To repeat a failed case, start the shop with these settings, and the gateway:")
+        click.echo(as_lines)
         click.echo(f"  {serve} --port {port} --database {quote(str(database))} --callback-url {quote(callback_url)}")
     if options["junit"]:
         report.write_junit(options["junit"], results)
@@ -209,7 +212,8 @@ def _do(run: Run, process: "subprocess.Popen[bytes] | None") -> list[Result]:
             click.echo(f"Waiting until the reservation of {run.late_minutes:g} minutes has run out …")
         result = run.do(case)
         if process and process.poll() is not None:
-            raise click.ClickException(f"The shop has stopped: see {run.log}. Then run this again: it goes on.")
+            said = f"The shop has stopped in the case {case.name} (a shop must {case.must}): see {run.log}."
+            raise click.ClickException(f"{said} Then run this again: it goes on.")
         run.keep(result)
         click.echo(f"[{number:2}/{len(todo)}] {report.line(result)}")
     run.count()
@@ -287,13 +291,13 @@ def _started(command: str, log: Path) -> "Iterator[subprocess.Popen[bytes]]":
                 process.wait(10)
 
 
-def _wait_for(callback_url: str, ca: Path | None, process: "subprocess.Popen[bytes] | None", minutes: int = 15) -> None:
+def _wait_for(callback_url: str, ca: Path | None, process: "subprocess.Popen[bytes] | None", folder: Path) -> None:
     """Wait until the shop answers, or end with an error."""
-    until = monotonic() + minutes * 60
+    until = monotonic() + START_SECONDS
     click.echo(f"Waiting for the shop at {callback_url} …")
     while not _answers(callback_url, ca):
         if process and process.poll() is not None:
-            raise click.ClickException("The shop has stopped: see shop.log in the run's folder.")
+            raise click.ClickException(f"The shop has stopped: see {folder / 'shop.log'}.")
         if monotonic() > until:
             raise click.ClickException("The shop did not start. Start it, and run this again.")
         sleep(0.2)

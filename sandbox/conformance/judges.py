@@ -49,7 +49,7 @@ def request(run: Run, this: Case) -> Result:
     found = re.search(r'"amount"\s*:\s*([-+.\deE]+)', asked.body)
     amount = Decimal(found[1]) if found else Decimal("NaN")
     exact = amount.is_finite() and -int(amount.as_tuple().exponent) <= MAX_DECIMALS
-    return judge(this, exact, f"amount {amount}", again=again)
+    return judge(this, exact, f"amount {amount}: compare it with the order's total", again=again)
 
 
 @case("shop", rule=2, cases=SHOP)
@@ -136,7 +136,7 @@ def wrong_method(run: Run, this: Case) -> Result:
 
     Previews, crawlers and caches send GETs.
     """
-    order = run.unpaid()
+    order = run.place()  # its secret stands in an address, which may be logged
     invoice = order.invoice
     url = f"{run.callback_url}{'&' if urlsplit(run.callback_url).query else '?'}"
     url += urlencode({"invoiceId": invoice.id, "paymentSessionId": "1", "secret": invoice.secret})

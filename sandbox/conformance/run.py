@@ -163,7 +163,9 @@ class Run:
         if self._tells_apart:
             store.spared |= {one.body for one in asked}
         if not asked:
-            raise ShopError(f"no request for an invoice arrived: check the shop's settings. {cut(page.text)}".strip())
+            raise ShopError(
+                f"no request for an invoice arrived: check --place and the shop's settings. {cut(page.text)}".strip()
+            )
         made = [one.invoice_id for one in asked if one.invoice_id and one.status == 200]
         return Order(page, asked, seconds, before, store.invoice(made[0]) if made else None)
 
