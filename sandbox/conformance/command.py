@@ -26,7 +26,7 @@ from sandbox.app import create_app
 from sandbox.conformance import report
 from sandbox.conformance import run as run_module
 from sandbox.conformance.judges import ALL, logged
-from sandbox.conformance.run import Result, Run, Verdict
+from sandbox.conformance.run import SHOP_LOG, Result, Run, Verdict
 from sandbox.conformance.shops import AnyShop, Dukkan, Shop, ShopError
 from sandbox.delivery import browser, certificate_error
 from sandbox.server import LARGEST_READ, address, listen, web_address
@@ -36,6 +36,7 @@ from sandbox.web import store
 ENDINGS = ("", "-wal", "-shm", "-journal")
 """Of the files of an SQLite database."""
 START_SECONDS = 15 * 60
+"""How long to wait for a shop, which somebody may start by hand."""
 DUKKAN = "conformance-shop.db"
 """The database of a Dukkan, in the run's folder."""
 NAIVE = Path(__file__).parents[2] / "examples" / "naive" / "naive_shop.py"
@@ -120,7 +121,9 @@ def _run(stack: ExitStack, *, port: int, callback_url: str, folder: Path, **opti
         raise click.ClickException(f"{said} Stop it first.")
     try:
         stack.enter_context(_locked(folder))
-        old = [kept, *(folder / f"sandbox.sqlite3{ending}" for ending in ENDINGS)] if options["fresh"] else []
+        old = [folder / SHOP_LOG]  # another run's: it may have secrets that this run doesn't know of
+        if options["fresh"]:
+            old += [kept, *(folder / f"sandbox.sqlite3{ending}" for ending in ENDINGS)]
         if options["start"] and (options["fresh"] or not kept.exists()):
             # A Dukkan would refuse a network that left many orders unpaid.
             old += [folder / f"{DUKKAN}{ending}" for ending in ENDINGS]
@@ -137,7 +140,7 @@ def _run(stack: ExitStack, *, port: int, callback_url: str, folder: Path, **opti
     os.environ |= settings  # for all commands
     as_lines = "\n".join(f"  {name}={value}" for name, value in settings.items())
     if options["start"]:
-        process = stack.enter_context(_started(options["start"], folder / "shop.log"))
+        process = stack.enter_context(_started(options["start"], folder / SHOP_LOG))
     else:
         click.echo("Start your shop with these settings (named as in Dukkan), and keep it running:")
         click.echo(as_lines)
@@ -273,7 +276,6 @@ def _compare_with_announced(results: list[Result]) -> None:
 @contextmanager
 def _started(command: str, log: Path) -> "Iterator[subprocess.Popen[bytes]]":
     """Run a shop, and stop it at the end."""
-    log.unlink(missing_ok=True)
     with log.open("wb") as output:
         environment = os.environ | {"PYTHONUNBUFFERED": "1"}  # the log is read
         try:
@@ -297,7 +299,7 @@ def _wait_for(callback_url: str, ca: Path | None, process: "subprocess.Popen[byt
     click.echo(f"Waiting for the shop at {callback_url} …")
     while not _answers(callback_url, ca):
         if process and process.poll() is not None:
-            raise click.ClickException(f"The shop has stopped: see {folder / 'shop.log'}.")
+            raise click.ClickException(f"The shop has stopped: see {folder / SHOP_LOG}.")
         if monotonic() > until:
             raise click.ClickException("The shop did not start. Start it, and run this again.")
         sleep(0.2)

@@ -397,14 +397,20 @@ def _look(order: Order) -> str:
 
 
 _JUDGES: dict[str, _Judge] = {
-    "early": early,
-    "after-cancel": after_cancel,
-    "late": late,
+    "refuse": refuse,
     "slow": slow,
+    "javascript-url": _and("markup"),
+    "svg-qr": _and("remote-qr", "markup-qr"),
+    "early": early,
+    "concurrent": concurrent,
+    "after-cancel": after_cancel,
+    "forged": forged,
+    "other-invoice": other_invoice,
+    "missing-ids": missing_ids,
+    "malformed": malformed,
+    "late": late,
 }
-_JUDGES |= {"malformed": malformed, "other-invoice": other_invoice, "missing-ids": missing_ids, "refuse": refuse}
-_JUDGES |= {"svg-qr": _and("remote-qr", "markup-qr"), "javascript-url": _and("markup")}
-_JUDGES |= {"forged": forged, "concurrent": concurrent}
+"""Those of cases that need more than `callback` or `reply`."""
 _OF_TROUBLE = {
     name: replace(this, act=_JUDGES.get(name, callback if this.at == "callback" else reply))
     for name, this in CASES.items()

@@ -19,6 +19,7 @@ from sandbox.store import LEASE
 from sandbox.trouble.callbacks import Step, curl
 from sandbox.trouble.cases import Case
 
+SHOP_LOG = "shop.log"
 WAIT_SECONDS = 20
 PAID_SECONDS = 5
 """How long a shop may take to show and count what it has answered with 200."""
@@ -85,14 +86,14 @@ class Run:
             callback_url: its address for callbacks.
             late_minutes: how long it reserves goods for an unpaid order; None if unknown.
             folder: results.json there keeps what has passed so far, for resuming; that of another run is not used.
-                What a shop prints that was started here is in shop.log.
+                What a shop prints that was started here is in SHOP_LOG.
             ca: the certificates that the shop may have; None for the usual ones.
         """
         self.shop = shop
         self.callback_url = callback_url
         self.late_minutes = late_minutes
         self.ca = ca
-        self.log = folder / "shop.log"
+        self.log = folder / SHOP_LOG
         self.sent: set[str] = set()
         """Secrets that this run has put into an address, which a shop may log."""
         self.came_later: list[str] = []
