@@ -7,6 +7,7 @@ import json
 import sys
 import threading
 import time
+from base64 import urlsafe_b64encode
 from contextlib import nullcontext, suppress
 from html import escape
 from typing import Any
@@ -125,6 +126,8 @@ def create_shop(port: int, project_url: str, api_key: str, faults: set[str]) -> 
         url, qr = (str if "escapes nothing" in faults else escape)(order["url"]), order["qr"]
         page = Response(f"{order['state']} <a href='{url}'><img src='{escape(qr)}' alt='Pay'></a> {secret}")
         page.content_type = "text/html"
+        if "keeps it in a session" in faults:
+            page.set_cookie("session", urlsafe_b64encode(json.dumps({"order": order["secret"]}).encode()).decode())
         if "keeps it in a cookie" in faults:
             page.set_cookie("order", order["secret"])
         return page

@@ -115,6 +115,7 @@ FAULTS = {
     "stores more for what is paid": {"forged"},
     "repeats later": {"401"},
     "keeps it in a cookie": {"secret"},
+    "keeps it in a session": {"secret"},
     "thanks with it": {"secret"},
     "cancels what is paid": {"cancel-url"},
     "believes the payment page": {"success-url", "cancel-url"},
