@@ -36,6 +36,7 @@ PATIENT := -o faulthandler_timeout=7200
 faults: $(VENV)/installed-requirements-dev.txt  ## Kill and break things for long; CHECKOUTS=10000 sets the size
 	$(RUN)python -m tests.faults.campaign --checkouts $(CHECKOUTS) --database sqlite
 	$(RUN)python -m tests.faults.campaign --checkouts $(CHECKOUTS) --database postgresql
+	GUESSES=10000 $(RUN)python -m pytest $(PATIENT) -rP --show-capture=stdout tests/test_staff.py tests/test_limits.py -k 'flood or guesses'
 	ROUNDS=50 $(RUN)python -m pytest $(PATIENT) -m long -rP --show-capture=stdout
 	SEQUENCES=2000 CALLBACKS=100000 REPLIES=20000 $(RUN)python -m pytest $(PATIENT) $(WORKERS) -rP --show-capture=stdout tests/faults/test_stateful.py tests/faults/test_fuzz.py
 

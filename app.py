@@ -12,7 +12,7 @@ from jinja2 import StrictUndefined
 from whitenoise import WhiteNoise
 
 import amwal
-from shop import config, limits, security, views
+from shop import config, limits, security, staff, views
 from shop.config import settings
 from shop.db import db, init_db
 from shop.gateway import Gateway
@@ -50,6 +50,7 @@ def create_app(given: Mapping[str, str] | None = None) -> Flask:
         init_gateway(app)
         security.init_security(app)
         limits.init_limits(app)
+        staff.init_staff(app)
         init_csrf(app)
         init_templates(app)
         init_i18n(app)
@@ -73,6 +74,7 @@ def init_cookies(app: Flask) -> None:
         SESSION_COOKIE_SAMESITE="Lax",  # not Strict: a buyer who returns from the payment page still has the basket
         PERMANENT_SESSION_LIFETIME=timedelta(days=30),
         LANGUAGE_COOKIE=f"{name}_language",
+        STAFF_COOKIE=f"{name}_staff",
         WTF_CSRF_SSL_STRICT=False,  # some browsers send no Referer; the token suffices
         WTF_CSRF_TIME_LIMIT=None,  # as long as the session: a basket may wait for days
         MAX_CONTENT_LENGTH=BODY_LIMIT,

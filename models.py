@@ -5,10 +5,11 @@ objects by language (`{"en": "Dates", "ar": "تمر"}`). Nothing that concerns m
 """
 
 import hashlib
+import re
 import secrets
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Any
+from typing import Any, cast
 
 from flask_babel import get_locale
 from sqlalchemy import (
@@ -22,10 +23,12 @@ from sqlalchemy import (
     LargeBinary,
     String,
     UniqueConstraint,
+    bindparam,
     false,
     func,
     select,
     text,
+    true,
 )
 from sqlalchemy.orm import Mapped, mapped_column, object_session, relationship, validates
 
@@ -83,6 +86,17 @@ def enum_column(enum: type[StrEnum]) -> Enum:
     )
 
 
+def state_in(column: Any, *states: StrEnum) -> ColumnElement[bool]:
+    """Return `column IN (states)`, with the states in the SQL itself: SQLite uses a partial index only then."""
+    return cast(ColumnElement[bool], column.in_(bindparam(None, states, expanding=True, literal_execute=True)))
+
+
+def partial(name: str, column: str, *states: StrEnum) -> Index:
+    """Return an index of the few rows in these states, for `state_in`. It stays small when all others pile up."""
+    where = text(f"state IN ({', '.join(repr(state.value) for state in states)})")
+    return Index(name, column, sqlite_where=where, postgresql_where=where)
+
+
 # --- The shop itself -------------------------------------------------------------------------------------------------
 
 
@@ -106,6 +120,8 @@ class Shop(Base):
     """Order ids are assigned from here, not by the database, so that a restore can leave a gap for lost ones."""
     catalogue_version: Mapped[int] = mapped_column(default=0, server_default="0")
     """Counts changes of what the catalogue shows."""
+    mails_paid_orders: Mapped[bool] = mapped_column(default=True, server_default=true())
+    """Whether the merchant gets an e-mail for each paid order."""
 
 
 UNCOMPARED = select(Shop.restored_at).where(Shop.compared_at.is_(None))
@@ -289,6 +305,11 @@ class BasketItem(Base):
         return self.product.price * self.quantity
 
 
+def _by_letters(length: int) -> Any:
+    """Text compared by its code points on both databases, so that an index finds what begins with something."""
+    return String(length).with_variant(String(length, collation="C"), "postgresql")
+
+
 # --- Orders ----------------------------------------------------------------------------------------------------------
 
 
@@ -303,6 +324,8 @@ class Order(Base):
     INVOICE_LEASE = timedelta(seconds=15)
     """How long one request may ask for the invoice before another may take over. Longer than `amwal.DEADLINE`."""
 
+    UNPAID = tuple(state for state in OrderState if state.holds_stock_unpaid)
+
     __tablename__ = "orders"
     __table_args__ = (
         # A version of a basket makes one order, however often the form is submitted.
@@ -314,6 +337,7 @@ class Order(Base):
         Index("ix_orders_network", "network", "state"),
         Index("ix_orders_network_placed_at", "network", "placed_at"),
         Index("ix_orders_state", "state", "id"),
+        partial("ix_orders_unpaid", "id", *UNPAID),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
@@ -350,10 +374,10 @@ class Order(Base):
     """The lease of the request that is asking the gateway for the invoice, see `INVOICE_LEASE`."""
 
     name: Mapped[str] = mapped_column(String(120), default="")
-    name_key: Mapped[str] = mapped_column(String(240), default="", index=True)
+    name_key: Mapped[str] = mapped_column(_by_letters(240), default="", index=True)
     """Name and e-mail address as `shop.text.fold` makes them, for searching; set with them."""
     email: Mapped[str] = mapped_column(String(254), default="")
-    email_key: Mapped[str] = mapped_column(String(254), default="", index=True)
+    email_key: Mapped[str] = mapped_column(_by_letters(254), default="", index=True)
     phone: Mapped[str] = mapped_column(String(40), default="")
     address: Mapped[str] = mapped_column(String(300), default="")
     city: Mapped[str] = mapped_column(String(120), default="")
@@ -391,6 +415,12 @@ class Order(Base):
         """The number that people use, such as `A-1042`."""
         return f"A-{1000 + self.id}"
 
+    @staticmethod
+    def id_of(number: str) -> int:
+        """The id of a number that people use; 0, which no order has, for anything else."""
+        found = re.fullmatch(r"(?i)a-(\d{4,9})", number)
+        return max(0, int(found[1]) - 1000) if found else 0
+
     @property
     def is_asking(self) -> bool:
         """Whether a request is asking the gateway for the invoice. A lease that is too long is a wrong clock's."""
@@ -404,6 +434,11 @@ class Order(Base):
         if session is None or self.returned_at is None or not self.may_still_be_paid:
             return False
         return self.returned_at == session.scalar(UNCOMPARED)
+
+    @classmethod
+    def unpaid(cls) -> ColumnElement[bool]:
+        """Whether it holds its goods and waits for the payment, in SQL."""
+        return state_in(cls.state, *cls.UNPAID)
 
     @classmethod
     def in_doubt(cls) -> ColumnElement[bool]:
@@ -515,7 +550,12 @@ class Delivery(Base):
     """The delivery of a paid order: exactly one, made in the transaction that marks the order paid."""
 
     __tablename__ = "delivery"
-    __table_args__ = (Index("ix_delivery_state", "state", "id"),)
+    TO_HAND_OVER = (DeliveryState.PREPARING, DeliveryState.READY)
+    ON_ITS_WAY = (DeliveryState.SHIPPED,)
+    __table_args__ = (
+        partial("ix_delivery_to_hand_over", "order_id", *TO_HAND_OVER),
+        partial("ix_delivery_on_its_way", "order_id", *ON_ITS_WAY),
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True)
     order_id: Mapped[int] = mapped_column(ForeignKey("orders.id"), unique=True)
@@ -526,6 +566,16 @@ class Delivery(Base):
     created_at: Mapped[datetime] = mapped_column(UTCDateTime, default=now)
     shipped_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
     delivered_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
+
+    @classmethod
+    def to_hand_over(cls) -> ColumnElement[bool]:
+        """Whether staff still have something to do, in SQL."""
+        return state_in(cls.state, *cls.TO_HAND_OVER)
+
+    @classmethod
+    def on_its_way(cls) -> ColumnElement[bool]:
+        """Whether a carrier has it, in SQL."""
+        return state_in(cls.state, *cls.ON_ITS_WAY)
 
 
 # --- Money -----------------------------------------------------------------------------------------------------------
@@ -619,9 +669,13 @@ class StaffSession(Base):
     staff_id: Mapped[int] = mapped_column(ForeignKey("staff.id"), index=True)
     token_digest: Mapped[str] = mapped_column(String(64), unique=True)
     """SHA-256 of the token in the cookie: a leaked backup signs nobody in."""
+    browser: Mapped[str] = mapped_column(String(60), default="", server_default="")
+    """Its name and system, such as `Firefox · Windows`, by which people recognise their own."""
     created_at: Mapped[datetime] = mapped_column(UTCDateTime, default=now)
     seen_at: Mapped[datetime] = mapped_column(UTCDateTime, default=now)
     revoked_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
+
+    staff: Mapped[Staff] = relationship()
 
 
 class Payment(Base):

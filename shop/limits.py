@@ -41,6 +41,13 @@ MAX_PAY_HERE_PER_DAY = 3  # e-mails "pay here" to one mailbox; receipts are neve
 MAX_BASKETS_PER_HOUR = 300  # new ones of a network, in each process
 MAX_MISSES_PER_MINUTE = 60  # callbacks without a known secret recorded by a process; further ones are counted
 
+# Passwords tried within 15 minutes, in each process:
+MAX_TRIES = 10  # by a network, or by a browser that has signed in before
+MAX_TRIES_FOR_ACCOUNT = 20  # by browsers that haven't
+MAX_TRIES_PER_MINUTE = 60  # by all of those together
+MAX_WAITING = 2  # for their turn to have a password hashed
+MAX_LINKS_PER_HOUR = 10  # for a new password, asked for by a network; at most one in ten minutes for an account
+
 _HOLDING = [state for state in OrderState if state.holds_stock_unpaid]
 _IN_VAIN = [OrderState.EXPIRED, OrderState.CANCELLED]
 
@@ -183,30 +190,40 @@ class MissLimiter:
             return skipped
 
 
-class BasketLimiter:
-    """Rate limit for new baskets of a network. In memory, so that refusing one costs no write."""
+class RateLimiter:
+    """Rate limit for each of many keys, such as networks. In memory, so that refusing costs no write."""
 
-    def __init__(self) -> None:
-        self._opened: dict[str, deque[float]] = {}
+    KEYS = 10_000  # kept; then the oldest goes
+
+    def __init__(self, limit: int, seconds: float) -> None:
+        self._limit, self._seconds = limit, seconds
+        self._times: dict[str, deque[float]] = {}
         self._lock = threading.Lock()
 
-    def allows(self, network: str) -> bool:
-        """Count a new basket; False if there were too many within the last hour."""
-        hour_ago = time.monotonic() - 3600
+    def is_full(self, key: str = "") -> bool:
+        """Whether `allows` would refuse."""
+        times = self._times.get(key)
+        return times is not None and self._is_full(times)
+
+    def allows(self, key: str = "") -> bool:
+        """Count one for a key; False, and not counted, if there were `limit` within the last `seconds`."""
         with self._lock:
-            if len(self._opened) > 10_000:  # forget the networks that were not here for an hour
-                self._opened = {known: times for known, times in self._opened.items() if times[-1] > hour_ago}
-            times = self._opened.setdefault(network, deque(maxlen=MAX_BASKETS_PER_HOUR))
-            if len(times) == MAX_BASKETS_PER_HOUR and times[0] > hour_ago:
+            times = self._times.setdefault(key, deque(maxlen=self._limit))
+            if len(self._times) > self.KEYS:
+                del self._times[next(iter(self._times))]
+            if self._is_full(times):
                 return False
             times.append(time.monotonic())
             return True
+
+    def _is_full(self, times: deque[float]) -> bool:
+        return len(times) == self._limit and times[0] > time.monotonic() - self._seconds
 
 
 def init_limits(app: Flask) -> None:
     """Create this process's limiters."""
     app.extensions["miss_limiter"] = MissLimiter()
-    app.extensions["basket_limiter"] = BasketLimiter()
+    app.extensions["basket_limiter"] = RateLimiter(MAX_BASKETS_PER_HOUR, 3600)
 
 
 def current_miss_limiter() -> MissLimiter:
@@ -217,7 +234,7 @@ def current_miss_limiter() -> MissLimiter:
 
 def may_open_basket(buyer: Buyer) -> bool:
     """Whether a buyer may begin a basket: a program without cookies would begin one with each request."""
-    limiter: BasketLimiter = current_app.extensions["basket_limiter"]
+    limiter: RateLimiter = current_app.extensions["basket_limiter"]
     return not buyer.network or limiter.allows(buyer.network)
 
 

@@ -1,21 +1,32 @@
 """The outbox: effects that follow a commit, stored by that commit, so each happens at least once despite crashes."""
 
-from sqlalchemy import or_, select
+from collections.abc import Iterable
+
+from sqlalchemy import insert, or_, select
 from sqlalchemy.orm import Session
 
 from models import OutboxMessage
 from shop.db import db
 from shop.states import OutboxKind
 
+TO_CUSTOMER = (OutboxKind.MAIL_PAY_HERE, OutboxKind.MAIL_RECEIPT)
+OF_ORDER = (*TO_CUSTOMER, OutboxKind.MAIL_PAID_ORDER)
 
-def enqueue(session: Session, kind: OutboxKind, *, order_id: int) -> None:
-    """Queue an effect for an order, once: its key is unique. The worker handles it after this commit."""
-    session.add(OutboxMessage(key=_key(kind, order_id), kind=kind, payload={"order_id": order_id}))
+
+def enqueue(session: Session, *kinds: OutboxKind, order_id: int) -> None:
+    """Queue effects for an order, each once: their keys are unique. The worker handles them after this commit."""
+    rows = [{"key": _key(kind, order_id), "kind": kind, "payload": {"order_id": order_id}} for kind in kinds]
+    session.execute(insert(OutboxMessage), rows)
 
 
 def mail_keys(order_id: int) -> list[str]:
     """Return the keys of the e-mails to an order's customer. Each has the order's link."""
-    return [_key(kind, order_id) for kind in (OutboxKind.MAIL_PAY_HERE, OutboxKind.MAIL_RECEIPT)]
+    return keys_of(order_id, TO_CUSTOMER)
+
+
+def keys_of(order_id: int, kinds: Iterable[OutboxKind] = OF_ORDER) -> list[str]:
+    """Return the keys of an order's messages."""
+    return [_key(kind, order_id) for kind in kinds]
 
 
 def has_mailed_link(order_id: int) -> bool:

@@ -281,11 +281,11 @@ def apply_payment(session: Session, order: Order, payment: Payment, by: By) -> N
 
 
 def _pay(session: Session, order: Order, by: By, *, late: bool = False) -> None:
-    """Mark the order paid, start its one delivery and queue its receipt."""
+    """Mark the order paid, start its one delivery, and queue its receipt and the merchant's e-mail."""
     detail = "paid late" if late else ""
     if orders.transition(session, order, OrderState.PAID, by, detail, paid_at=now(), paid_late=late):
         session.add(Delivery(order_id=order.id))
-        enqueue(session, OutboxKind.MAIL_RECEIPT, order_id=order.id)
+        enqueue(session, OutboxKind.MAIL_RECEIPT, OutboxKind.MAIL_PAID_ORDER, order_id=order.id)
 
 
 def _pay_late(session: Session, order: Order, by: By) -> None:

@@ -4,12 +4,11 @@ import csv
 import difflib
 import re
 from collections.abc import Callable, Iterable, Iterator
-from datetime import date, datetime, time, timedelta
+from datetime import datetime
 from io import StringIO
 from typing import Any
-from zoneinfo import ZoneInfo
 
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session, defer, joinedload, selectinload
 
 from models import Category, Invoice, LocalizedText, Order, Payment, Product, Refund, StockMovement
@@ -36,26 +35,20 @@ HEADINGS = (
 _RISKY = re.compile(r"[\s\x00-\x1f\u200b-\u200f\u202a-\u202e\ufeff]*[=+\-@＝＋－＠]|\s*[\t\r\n]")
 
 
-def count_orders(since: date | None, until: date | None) -> int:
-    """Return the number of lines that `export_orders` yields after its headings."""
-    return db.session.scalar(select(func.count()).select_from(Order).where(*_placed(since, until))) or 0
-
-
-def export_orders(since: date | None, until: date | None) -> Iterator[str]:
+def export_orders(orders: Select[Order]) -> Iterator[str]:
     """Yield orders as lines of CSV: headings, then the oldest order first.
 
     Amounts are decimals with the currency beside them, times ISO 8601 in UTC. Tokens and keys are not exported.
 
     Args:
-        since: the first day on which orders were placed, in `SHOP_TIMEZONE`; None for no limit.
-        until: the last day.
+        orders: which, unsorted: see `shop.order_lists.OrderList.select`.
     """
     yield _line(HEADINGS)
     paid = select(func.sum(Payment.amount)).where(Payment.order_id == Order.id).scalar_subquery()
     refunds = select(func.sum(Refund.amount)).join(Payment, Payment.id == Refund.payment_id)
     refunded = refunds.where(Payment.order_id == Order.id).scalar_subquery()
     # State and money in one statement, as of the same moment. Lines never change.
-    wanted = select(Order, func.coalesce(paid, 0), func.coalesce(refunded, 0)).where(*_placed(since, until))
+    wanted: Select[Any] = orders.add_columns(func.coalesce(paid, 0), func.coalesce(refunded, 0))
     together = (joinedload(Order.invoice).options(defer(Invoice.qr)), joinedload(Order.delivery))
     wanted = wanted.options(*together, selectinload(Order.lines)).order_by(Order.id).limit(CHUNK)
     found, last = None, 0
@@ -70,14 +63,6 @@ def export_orders(since: date | None, until: date | None) -> Iterator[str]:
 def harmless(cell: str) -> str:
     """Escape a cell that a spreadsheet would run as a formula, with an apostrophe before it."""
     return f"'{cell}" if _RISKY.match(cell) else cell
-
-
-def _placed(since: date | None, until: date | None) -> Iterator[ColumnElement[bool]]:
-    zone = ZoneInfo(settings.shop_timezone)
-    if since and since.year > 1:  # a time zone could lead out of the calendar
-        yield Order.placed_at >= datetime.combine(since, time.min, zone)
-    if until and until.year < 9999:
-        yield Order.placed_at < datetime.combine(until + timedelta(days=1), time.min, zone)
 
 
 def _cells(order: Order, paid: int, refunded: int) -> list[str]:

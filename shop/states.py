@@ -54,16 +54,16 @@ class OrderState(Labelled):
         return self in (OrderState.AWAITING_PAYMENT, OrderState.EXPIRED, OrderState.CANCELLED)
 
 
-class Actor(StrEnum):
+class Actor(Labelled):
     """Who acts on an order."""
 
-    CUSTOMER = "customer"
-    SHOP = "shop"
-    GATEWAY = "gateway"
-    WORKER = "worker"
-    OPERATOR = "operator"
-    STAFF = "staff"
-    COMPARISON = "comparison"
+    CUSTOMER = "customer", _("Customer")
+    SHOP = "shop", _("Shop")
+    GATEWAY = "gateway", _("Amwal")
+    WORKER = "worker", _("Shop")
+    OPERATOR = "operator", _("Operator")
+    STAFF = "staff", _("Staff")
+    COMPARISON = "comparison", _("Staff")
     """A member of staff who saw the payment in the Amwal account, and confirmed it with a note."""
 
     @property
@@ -160,19 +160,19 @@ class PaymentSource(StrEnum):
     MANUAL = "manual"
 
 
-class CallbackOutcome(StrEnum):
+class CallbackOutcome(Labelled):
     """The outcome of a callback.
 
     `shop.payments.STATUS_OF` maps each to an HTTP status. TOO_MANY is never stored: it exists to avoid the write.
     """
 
-    ACCEPTED = "accepted"
-    DUPLICATE = "duplicate"
-    UNKNOWN_SECRET = "unknown_secret"  # noqa: S105  (an outcome's name)
-    OTHER_INVOICE = "other_invoice"
-    MALFORMED = "malformed"
-    TOO_LARGE = "too_large"
-    TOO_MANY = "too_many"
+    ACCEPTED = "accepted", _("Payment stored")
+    DUPLICATE = "duplicate", _("Repetition, stored already")
+    UNKNOWN_SECRET = "unknown_secret", _("Unknown secret")
+    OTHER_INVOICE = "other_invoice", _("Names another invoice")
+    MALFORMED = "malformed", _("Can't be read")
+    TOO_LARGE = "too_large", _("Too large")
+    TOO_MANY = "too_many", _("Too many")
 
     @property
     def is_miss(self) -> bool:
@@ -210,9 +210,11 @@ class AttentionKind(Labelled):
     OUTBOX_STUCK = "outbox_stuck", _("A follow-up task keeps failing")
 
 
-class OutboxKind(StrEnum):
+class OutboxKind(Labelled):
     """A task to run after a commit. `shop.worker.HANDLERS` maps each to its handler."""
 
-    MAIL_PAY_HERE = "mail_pay_here"
-    MAIL_RECEIPT = "mail_receipt"
-    MAIL_DIGEST = "mail_digest"
+    MAIL_PAY_HERE = "mail_pay_here", _("“pay here”, to the customer")
+    MAIL_RECEIPT = "mail_receipt", _("receipt, to the customer")
+    MAIL_PAID_ORDER = "mail_paid_order", _("paid order, to the shop")
+    MAIL_DIGEST = "mail_digest", _("what needs attention, to the shop")
+    MAIL_NEW_PASSWORD = "mail_new_password", _("new password, to staff")

@@ -14,11 +14,12 @@ from sqlalchemy import delete, func, or_, select
 from sqlalchemy.exc import InterfaceError, OperationalError, ProgrammingError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from models import Attention, CallbackAttempt, Heartbeat, Order, OutboxMessage, Shop, now
-from shop import mail, orders, privacy
+from models import Attention, CallbackAttempt, Heartbeat, Order, OutboxMessage, Shop, Staff, now
+from shop import mail, orders, privacy, staff
 from shop.attention import flag, urgency
 from shop.config import settings
 from shop.db import db, upsert, write
+from shop.outbox import TO_CUSTOMER
 from shop.security import NOT_SHOWN, repeats_a_secret
 from shop.states import AttentionKind, CallbackOutcome, OrderState, OutboxKind
 
@@ -174,7 +175,7 @@ def _deliver(message: OutboxMessage) -> None:
         log.warning("outbox %s failed (attempt %d): %s", message.key, message.attempts, error)
     with write() as session:
         order_id = message.payload.get("order_id")
-        if order_id is not None and not orders.lock(session, order_id).email:
+        if message.kind in TO_CUSTOMER and not orders.lock(session, message.payload["order_id"]).email:
             error = ""  # contact data was erased meanwhile: nothing to send, and the error may quote the address
         stored = session.get_one(OutboxMessage, message.id)
         stored.error = error
@@ -191,6 +192,7 @@ def _do_hourly() -> None:
     if _is_due("hourly", timedelta(hours=1)):
         forget_misses()
         privacy.tidy()
+        staff.tidy()
         with write() as session:
             _record_time(session, "hourly")
 
@@ -236,8 +238,26 @@ def _mail_digest(message: OutboxMessage) -> None:
         mail.send(message, settings.merchant_email, settings.shop_locales[0], **about)
 
 
+def _mail_paid_order(message: OutboxMessage) -> None:
+    """Tell the merchant that an order was paid, unless they chose to get no such e-mails."""
+    if settings.merchant_email and db.session.scalars(select(Shop.mails_paid_orders)).one():
+        order = db.session.get_one(Order, message.payload["order_id"])
+        link = f"{settings.public_url}/dashboard/orders/{order.number}"
+        mail.send(message, settings.merchant_email, settings.shop_locales[0], order=order, link=link)
+
+
+def _mail_new_password(message: OutboxMessage) -> None:
+    """Send a member of staff the link for a new password. It is made now, so a late e-mail has a fresh one."""
+    person = db.session.get_one(Staff, message.payload["staff_id"])
+    if person.active:
+        link = f"{settings.public_url}/dashboard/new-password/{staff.new_link(person)}"
+        mail.send(message, person.email, message.payload["locale"], person=person, link=link)
+
+
 HANDLERS: dict[OutboxKind, Callable[[OutboxMessage], None]] = {
     OutboxKind.MAIL_PAY_HERE: _mail_customer,
     OutboxKind.MAIL_RECEIPT: _mail_customer,
     OutboxKind.MAIL_DIGEST: _mail_digest,
+    OutboxKind.MAIL_PAID_ORDER: _mail_paid_order,
+    OutboxKind.MAIL_NEW_PASSWORD: _mail_new_password,
 }

@@ -18,6 +18,7 @@ from stage.network import LOOPBACK, free_port, lan_address, time_zone
 START_SECONDS = 60
 END_SECONDS = 20
 WATCH_SECONDS = 1.0
+MERCHANT = "merchant@example.com"
 SPEED = 60
 """Speed-up of callback retries in the sandbox: the documented three days take 72 minutes."""
 
@@ -69,6 +70,7 @@ class Demo:
             raise StageError(f"creating the sample shop failed. {self._log_end('setup')}")
         if stop.is_set():
             return
+        self._add_merchant(flask, settings)
         self._folder.use_addresses(self.shop_url, self.sandbox_url)
         listen = LOOPBACK if self.local else "0.0.0.0"  # noqa: S104  (for phones)
         parent = ["--parent", str(os.getpid())]
@@ -77,6 +79,7 @@ class Demo:
         )
         self._run("worker", [*flask, "worker", *parent], settings)
         self._wait_until_ready(stop)
+        self._keep_password()
         if not stop.is_set():
             self._print_addresses()
 
@@ -150,10 +153,29 @@ class Demo:
             "AMWAL_PAYMENT_ORIGINS": self.sandbox_url,
             "DATABASE_URL": f"sqlite:///{self.folder / 'shop.db'}",
             "MAIL_URL": str(self.folder / "mail"),
-            "MERCHANT_EMAIL": "merchant@example.com",
+            "MERCHANT_EMAIL": MERCHANT,
             "SHOP_CONTACT": "hello@example.com",
             "SHOP_TIMEZONE": time_zone(),
         }
+
+    def _add_merchant(self, flask: list[str], settings: dict[str, str]) -> None:
+        """Let the demo's merchant sign in to the dashboard. The password is kept for the next demo in this folder."""
+        file = self.folder / "dashboard-password"
+        self.password = file.read_text(errors="replace").strip() if file.exists() else ""
+        if not self.password:
+            self.password = "-".join(secrets.token_hex(2) for _ in range(4))
+            command = ["staff", "add", MERCHANT, "--name", "Merchant", "--password", self.password]
+            self._run("staff", [*flask, *command], settings)
+
+    def _keep_password(self) -> None:
+        """Keep the password of a merchant who was just added."""
+        adding = self.programs.pop("staff", None)
+        if adding is None:
+            return
+        if adding.wait() == 0:
+            (self.folder / "dashboard-password").write_text(f"{self.password}\n")
+        else:  # an account without its file: whoever set the password knows it
+            self.password = ""
 
     def _run(self, name: str, command: list[str], settings: dict[str, str]) -> None:
         # In its own session, so that Ctrl-C only reaches the stage, which stops the programs in order. They end by
@@ -208,6 +230,7 @@ class Demo:
         self.say(
             f"""
   Shop              {self.shop_url}/{phones}
+  Dashboard         {self.shop_url}/dashboard/  ({MERCHANT}{f", password {self.password}" if self.password else ""})
   Sandbox gateway   http://{LOOPBACK}:{self.sandbox_port}/  (the merchant's account, only on this machine)
   E-mails           {short(self.folder / "mail")}
 

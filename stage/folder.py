@@ -20,7 +20,7 @@ else:
 ROOT = Path(__file__).resolve().parent.parent
 OWN_FILES = (
     *("shop.db", "shop.db-*", "shop.db.lock*", "sandbox.db", "sandbox.db-*", "mail/*.eml", "sandbox-mail/*.eml"),
-    *("setup.log", "shop.log", "worker.log", "sandbox.log"),
+    *("setup.log", "staff.log", "shop.log", "worker.log", "sandbox.log", "dashboard-password"),
 )
 """What a demo writes into its folder, which may hold somebody's other files."""
 

@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import logging
+import re
 import socket
 import ssl
 from collections.abc import Callable, Iterator
@@ -21,7 +22,7 @@ from werkzeug.test import TestResponse
 
 import amwal
 from models import GatewayCall, Order, OutboxMessage, digest
-from shop import baskets, payments, privacy, worker
+from shop import baskets, payments, privacy, staff, worker
 from shop.db import Base, db
 from shop.gateway import Gateway
 from shop.ops import logs
@@ -133,6 +134,7 @@ def test_row_53_the_secrets_are_nowhere(
     with monkeypatch.context() as odd:
         secrets["gateway 2"] = _hear_odd_replies(browser, order, odd)
     _fail_in_other_ways(browser, order, monkeypatch)
+    secrets |= _visit_the_dashboard(browser)
     order.awaiting()
     with monkeypatch.context() as better:  # mails that can be read, instead of a server that refuses them
         settings = replace(app.extensions["settings"], mail_url=str(tmp_path / "mail"))
@@ -147,14 +149,16 @@ def test_row_53_the_secrets_are_nowhere(
     for command in ("doctor", "audit"):
         where[command] = app.test_cli_runner().invoke(args=[command]).output
     mails = test_worker.mails(tmp_path)
-    assert {name[:8] for name in mails} == {"mail-dig", "mail-pay", "mail-rec"}
+    assert {name[:8] for name in mails} == {"mail-dig", "mail-pay", "mail-pai", "mail-rec", "mail-new"}
     where |= {name: mail.as_string() + mail.get_content() for name, mail in mails.items()}
 
     assert {name: found(secret, where) for name, secret in secrets.items() if found(secret, where)} == {}
     # The search would find them: what may be there is found, and every place was filled.
     [of_gateway] = {digest(secret) for name, secret in secrets.items() if name == "gateway 1"}
     assert "database" in found(of_gateway, where)
-    assert len(browser.cookies) >= 3
+    assert len(browser.cookies) >= 4
+    links = re.findall(r"/dashboard/new-password/(\S+)", "".join(mail.get_content() for mail in mails.values()))
+    assert {name for link in links for name in found(link, where)} == {"files", *(n for n in mails if "new" in n)}
     for name, text in {"log": "SMTPAuthenticationError", "doctor": "login is refused", "browser": "<h1"}.items():
         assert text in where[name], name
 
@@ -184,6 +188,24 @@ def _pay_in_every_way(browser: Watched, order: OrderFactory, monkeypatch: pytest
     browser.get(page)
     browser.get(f"{page}/receipt")
     return secret
+
+
+def _visit_the_dashboard(browser: Watched) -> dict[str, str]:
+    """Sign in, mistyping first, and see everything that staff see. Gives the passwords."""
+    app, sign_in = browser.application, "/dashboard/sign-in"
+    secrets = {"password": "canary of a password", "mistyped password": "canary that was mistyped"}
+    staff.add("maha@example.com", "Maha", secrets["password"])
+    for password in (secrets["mistyped password"], secrets["password"]):
+        form = {"email": "maha@example.com", "password": password, "csrf_token": browser.csrf_token(sign_in)}
+        browser.post(sign_in, data=form)
+    numbers = {"number": "A-1001", "token": "x", "staff_id": "2"}
+    for rule in app.url_map.iter_rules():
+        if rule.rule.startswith("/dashboard/") and "GET" in (rule.methods or ()):
+            browser.get(re.sub(r"<(?:[^:>]*:)?(\w+)>", lambda name: numbers[name[1]], rule.rule))
+    address = {"email": "maha@example.com", "csrf_token": browser.csrf_token("/dashboard/forgotten")}
+    assert browser.post("/dashboard/forgotten", data=address).status_code == 303
+    assert browser.get("/dashboard/orders").status_code == 200
+    return secrets
 
 
 def _hear_odd_replies(browser: Watched, order: OrderFactory, monkeypatch: pytest.MonkeyPatch) -> str:

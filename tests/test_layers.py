@@ -39,6 +39,9 @@ FLOORS = (
         "shop.payments",
         "shop.privacy",
         "shop.reconcile",
+        "shop.staff",
+        "shop.order_lists",
+        "shop.timeline",
     }
     | {"shop.stock"},
     {"shop.worker"},

@@ -1,12 +1,7 @@
-"""Each row of docs/faults.md is a test that carries the row's number, or stands here with the reason why not."""
+"""Each row of docs/faults.md is a test that carries the row's number."""
 
 import re
 from pathlib import Path
-
-TO_COME = {
-    51: "session fixation and replay: there is nothing to sign in to yet",
-    52: "guessing of passwords: there is nothing to sign in to yet",
-}
 
 
 def listed_rows() -> list[tuple[int, str]]:
@@ -25,13 +20,12 @@ def named_rows() -> set[int]:
     return found
 
 
-def test_every_row_has_a_test_or_a_reason_and_every_test_its_row() -> None:
+def test_every_row_has_a_test_and_every_test_its_row() -> None:
     rows = {number for number, _ in listed_rows()}
     assert len(rows) >= 73
-    assert named_rows() == rows - set(TO_COME)
+    assert named_rows() == rows
 
 
-def test_the_page_lists_every_row_once_and_says_what_is_to_come() -> None:
+def test_the_page_lists_every_row_once() -> None:
     numbers = [number for number, _ in listed_rows()]
     assert len(set(numbers)) == len(numbers)
-    assert {number for number, must in listed_rows() if must.startswith("to come")} == set(TO_COME)

@@ -19,6 +19,7 @@ from shop import catalogue, spreadsheets
 from shop.db import db, write
 from shop.money import to_minor
 from shop.ops import audit
+from shop.order_lists import OrderList
 from shop.states import StockReason
 from tests.children import ROOT
 from tests.conftest import API_KEY, OrderFactory, rows, stock_of
@@ -98,7 +99,7 @@ def test_a_file_is_made_for_spreadsheets_and_for_its_owner(app: Flask, order: Or
 
 
 def test_without_orders_there_are_headings(app: Flask) -> None:
-    assert "".join(spreadsheets.export_orders(None, None)) == ",".join(spreadsheets.HEADINGS) + "\r\n"
+    assert "".join(spreadsheets.export_orders(OrderList().select())) == ",".join(spreadsheets.HEADINGS) + "\r\n"
 
 
 def test_the_files_in_the_documents_are_taken_as_they_stand(app: Flask, tmp_path: Path) -> None:
@@ -131,7 +132,7 @@ def test_orders_come_in_chunks_without_a_gap(app: Flask, order: OrderFactory, mo
         event.remove(*listen)
         assert len(statements) <= 2 * (7 // size + 1)
         assert all("LIMIT" in one or "order_line" in one for one in statements)
-    assert spreadsheets.count_orders(None, None) == 7
+    assert OrderList().count_all() == 7
 
 
 FORMULAS = [
@@ -175,7 +176,7 @@ def test_row_54_whatever_a_customer_writes_is_harmless(app: Flask, order: OrderF
 def test_row_53_no_secret_is_exported(app: Flask, order: OrderFactory) -> None:
     waiting = order.awaiting()
     secret = order.callback(waiting)["secret"]
-    text = "".join(spreadsheets.export_orders(None, None))
+    text = "".join(spreadsheets.export_orders(OrderList().select()))
     for canary in (secret, waiting.token, waiting.key, API_KEY, app.config["SECRET_KEY"]):
         assert canary not in text
 
@@ -371,7 +372,7 @@ def test_all_days_of_the_calendar_can_be_exported(
     order.placed()
     since, until = (date.fromisoformat(one) if one else None for one in days)
     with new_app(SHOP_TIMEZONE=zone).app_context():
-        assert len(list(spreadsheets.export_orders(since, until))) == 2
+        assert len(list(spreadsheets.export_orders(OrderList(since=since, until=until).select()))) == 2
 
 
 def test_a_style_sheet_is_no_picture(app: Flask) -> None:

@@ -50,8 +50,10 @@ def test_pay_here_and_receipt_are_sent_once_each(app: Flask, order: OrderFactory
     worker.tick()
     worker.tick()
     sent = mails(tmp_path)
-    assert sorted(sent) == [f"mail-pay-here-{waiting.id}.eml", f"mail-receipt-{waiting.id}.eml"]
-    for message in sent.values():
+    names = [f"mail-{kind}-{waiting.id}.eml" for kind in ("paid-order", "pay-here", "receipt")]
+    assert sorted(sent) == names
+    for name in names[1:]:
+        message = sent[name]
         body = message.get_content()
         assert message["To"] == "sara@example.com"
         assert waiting.number in message["Subject"]
@@ -451,7 +453,7 @@ def test_where_to_pay_is_not_told_to_who_has_paid_or_cancelled(app: Flask, order
     order.pay(paid)
     orders.cancel(cancelled.id, CUSTOMER)
     worker.tick()
-    assert list(mails(tmp_path)) == [f"mail-receipt-{paid.id}.eml"]
+    assert list(mails(tmp_path)) == [f"mail-paid-order-{paid.id}.eml", f"mail-receipt-{paid.id}.eml"]
 
 
 def test_a_database_without_tables_is_told_once(new_app: Any, caplog: pytest.LogCaptureFixture) -> None:

@@ -9,8 +9,6 @@ import threading
 import time
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from copy import copy
 from datetime import datetime
 from pathlib import Path
@@ -28,6 +26,9 @@ from shop.db import sqlite_file, write
 from shop.gateway import THREADS
 from shop.money import to_decimal
 from shop.ops import audit, backup, doctor, doctor_record, health, restore, sample, server
+from shop.ops.cli_staff import staff
+from shop.ops.errors import plain_errors
+from shop.order_lists import OrderList
 from shop.security import NOT_SHOWN, repeats_a_secret
 from shop.writer_lock import OtherMachine
 
@@ -43,7 +44,7 @@ LINES_SHOWN = 10
 def register(app: Flask) -> None:
     """Add the commands."""
     at_work = (sample_shop, serve, worker_command, doctor_command, audit_command)
-    for command in (*at_work, export_orders, import_products, backup_command, restore_command, compare, forget):
+    for command in (*at_work, export_orders, import_products, backup_command, restore_command, compare, forget, staff):
         app.cli.add_command(command)
 
 
@@ -92,7 +93,7 @@ def sample_shop(file: Path | None) -> None:
 
     FILE has categories, products and delivery methods, written as in shop/ops/sample_shop.json. Each may be [].
     """
-    with _plain_errors(must_exist=False):
+    with plain_errors(must_exist=False):
         upgrade()
         try:
             added, updated = sample.fill(file)
@@ -234,15 +235,15 @@ def audit_command() -> None:
 @click.option("--output", type=FILE, help="A new file for spreadsheets. Without it, CSV goes to stdout.")
 def export_orders(since: datetime | None, until: datetime | None, output: Path | None) -> None:
     """Export orders as CSV, oldest first. They contain customers' addresses: mind where you store them."""
-    days = since.date() if since else None, until.date() if until else None
-    lines = spreadsheets.export_orders(*days)
+    wanted = OrderList(since=since.date() if since else None, until=until.date() if until else None)
+    lines = spreadsheets.export_orders(wanted.select())
     if output is None:
-        with _plain_errors("stdout"):
+        with plain_errors("stdout"):
             sys.stdout.buffer.writelines(line.encode() for line in lines)  # whatever the terminal's encoding
         return
-    with _plain_errors(output), backup.new_file(output) as part, part.open("w", encoding="utf-8", newline="") as file:
+    with plain_errors(output), backup.new_file(output) as part, part.open("w", encoding="utf-8", newline="") as file:
         file.write(spreadsheets.BOM)
-        with click.progressbar(lines, 1 + spreadsheets.count_orders(*days), "Orders") as bar:
+        with click.progressbar(lines, 1 + wanted.count_all(), "Orders") as bar:
             file.writelines(bar)
 
 
@@ -257,7 +258,7 @@ def import_products(file: Path) -> None:
     Otherwise an empty or missing cell leaves the value unchanged.
     """
     try:
-        with _plain_errors(file):
+        with plain_errors(file):
             created, updated = spreadsheets.import_products(file.read_bytes().decode())
     except UnicodeDecodeError:
         raise click.ClickException(f"{file} is not UTF-8. In Excel, save it as CSV UTF-8.") from None
@@ -270,7 +271,7 @@ def import_products(file: Path) -> None:
 @click.argument("file", type=FILE)
 def backup_command(file: Path) -> None:
     """Copy the database to a new file, consistent as of one moment, while the shop keeps running."""
-    with _plain_errors(file), click.progressbar(length=1, label="Backup") as bar:
+    with plain_errors(file), click.progressbar(length=1, label="Backup") as bar:
 
         def progress(done: int, total: int) -> None:
             bar.length = total
@@ -300,7 +301,7 @@ def restore_command(file: Path | None, mark: bool) -> None:
         raise click.UsageError("Give the FILE of a backup, or --mark for a database that was restored by other means.")
     if file and file.exists() and not file.is_file():  # reading from a pipe would wait
         raise click.ClickException(f"{file} is not a file.")
-    with _plain_errors(must_exist=mark):
+    with plain_errors(must_exist=mark):
         if file:
             try:
                 restore.refuse_while_running()
@@ -333,7 +334,7 @@ def compare(file: BinaryIO, total: int | None) -> None:
     account: the order can be confirmed by hand. "Unknown here" may be of an order that was lost: ask the buyer, or
     refund it.
     """
-    with _plain_errors():
+    with plain_errors():
         content = file.read()
         encoding = "utf-16" if content.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) else "utf-8-sig"
         ids, without = reconcile.read_ids(content.decode(encoding, "replace"))
@@ -367,7 +368,7 @@ def compare(file: BinaryIO, total: int | None) -> None:
 @click.argument("email")
 def forget(email: str) -> None:
     """Erase a customer's contact data. Exit code 1 if some of it is still needed."""
-    with _plain_errors():
+    with plain_errors():
         cleared, left = privacy.forget(email)
     if not cleared and not left:
         raise click.ClickException("No order has this address.")
@@ -379,16 +380,3 @@ def forget(email: str) -> None:
             "These orders still need the address. Run this again when they are delivered or closed."
         )
     click.echo("Sent e-mails, backups, exports and logs still contain it: delete it there yourself.")
-
-
-@contextmanager
-def _plain_errors(file: Path | str = "", *, must_exist: bool = True) -> Iterator[None]:
-    """Report errors in one line. A missing database isn't opened, which would create an empty one."""
-    if must_exist and (database := sqlite_file()) and not database.exists():
-        raise click.ClickException(f"There is no database {database}. See flask --app app doctor.")
-    try:
-        yield
-    except SQLAlchemyError as error:
-        raise click.ClickException("The database does not answer. See flask --app app doctor.") from error
-    except OSError as error:
-        raise click.ClickException(f"{file or error.filename}: {error.strerror}.") from None

@@ -31,7 +31,7 @@ def keep_basket(token: str) -> None:
 
 def sends_cookies() -> bool:
     """Whether the browser sent a cookie of this shop, so that it keeps cookies."""
-    ours = {current_app.config["SESSION_COOKIE_NAME"], current_app.config["LANGUAGE_COOKIE"]}
+    ours = {current_app.config[name] for name in ("SESSION_COOKIE_NAME", "LANGUAGE_COOKIE", "STAFF_COOKIE")}
     return not ours.isdisjoint(request.cookies)
 
 
@@ -45,8 +45,13 @@ def buyer() -> Buyer:
     """This browser's identity for the limits. The demo's own machine is no network: robots buy there for a show."""
     if settings.demo and is_own_machine(request.remote_addr):
         return Buyer(order_tokens())
+    return Buyer(order_tokens(), network())
+
+
+def network() -> str:
+    """The digest of this browser's network."""
     proxy = request.environ.get("werkzeug.proxy_fix.orig", {}).get("REMOTE_ADDR")
-    return Buyer(order_tokens(), network_digest(request.remote_addr, proxy))
+    return network_digest(request.remote_addr, proxy)
 
 
 def keep_order(order: Order) -> None:

@@ -1,4 +1,4 @@
-"""The checkout form: its fields, their validation and their error texts."""
+"""The checkout form: its fields, their validation and their error texts; and the fields that other forms share."""
 
 import re
 import unicodedata
@@ -37,7 +37,7 @@ def countries() -> list[tuple[str, str]]:
     return sorted(named, key=lambda pair: (pair[0] != own, fold(pair[1]).removeprefix("ال")))
 
 
-def _line(  # noqa: PLR0913  (what differs between fields)
+def line(  # noqa: PLR0913  (what differs between fields)
     label: Any,
     most: int,
     autocomplete: str,
@@ -57,40 +57,43 @@ def _typed(clean: Callable[[str], str]) -> Callable[[str | None], str | None]:
     return lambda value: value and clean(value)
 
 
+def paragraph(label: Any, most: int, *, missing: Any = None) -> TextAreaField:
+    """A field of several lines, required if it has a text for `missing`."""
+    presence = DataRequired(missing) if missing else Optional()
+    length = Length(max=most, message=_("Enter %(most)s characters at most.", most=most))
+    keywords = {"maxlength": most, "rows": 3}
+    return TextAreaField(label, [presence, length], filters=[_typed(several_lines)], render_kw=keywords)
+
+
+def email_line() -> StringField:
+    """A field for an e-mail address."""
+    missing = _("Enter an e-mail address, like name@example.com.")
+    looks_right = Regexp(f"^{ADDRESS.pattern}$", message=missing)
+    return line(_("E-mail"), 254, "email", missing=missing, more=(looks_right,), clean=email_address)
+
+
 class CheckoutForm(FlaskForm):  # type: ignore[misc]
     """Contact, address, delivery method and note.
 
     Prices aren't fields: they come from the database.
     """
 
-    name = _line(_("Full name"), 120, "name", missing=_("Enter your full name."))
-    email = _line(
-        _("E-mail"),
-        254,
-        "email",
-        missing=_("Enter an e-mail address, like name@example.com."),
-        more=(Regexp(f"^{ADDRESS.pattern}$", message=_("Enter an e-mail address, like name@example.com.")),),
-        clean=email_address,
-    )
-    phone = _line(
+    name = line(_("Full name"), 120, "name", missing=_("Enter your full name."))
+    email = email_line()
+    phone = line(
         _("Phone"),
         40,
         "tel",
         more=(Regexp(PHONE, message=_("Enter a phone number, like +966 50 123 4567.")),),
         clean=phone_number,
     )
-    address = _line(_("Address"), 300, "address-line1", missing=_("Enter your address."))
-    city = _line(_("City"), 120, "address-level2", missing=_("Enter your city."))
-    region = _line(_("Region"), 120, "address-level1")
-    postcode = _line(_("Postcode"), 20, "postal-code", clean=plain)
+    address = line(_("Address"), 300, "address-line1", missing=_("Enter your address."))
+    city = line(_("City"), 120, "address-level2", missing=_("Enter your city."))
+    region = line(_("Region"), 120, "address-level1")
+    postcode = line(_("Postcode"), 20, "postal-code", clean=plain)
     country = SelectField(_("Country"), [InputRequired(_("Choose a country."))], render_kw={"autocomplete": "country"})
     delivery = RadioField(_("Delivery method"), [InputRequired(_("Choose a delivery method."))])
-    note = TextAreaField(
-        _("Order note"),
-        [Optional(), Length(max=500, message=_("Enter %(most)s characters at most.", most=500))],
-        filters=[_typed(several_lines)],
-        render_kw={"maxlength": 500, "rows": 3},
-    )
+    note = paragraph(_("Order note"), 500)
     checkout_key = HiddenField()
 
     def contact(self) -> dict[str, str]:

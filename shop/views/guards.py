@@ -54,3 +54,9 @@ def never_cached(response: Response) -> Response:
     """Forbid caches to store a response about one customer. For `after_request`."""
     response.cache_control.no_store = True
     return response
+
+
+def private(response: Response) -> Response:
+    """Keep a page of the dashboard out of caches and search engines. For `after_request`."""
+    response.headers["X-Robots-Tag"] = "noindex"
+    return never_cached(response)

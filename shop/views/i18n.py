@@ -19,6 +19,7 @@ from shop import baskets
 from shop.config import settings
 from shop.mail import ADDRESS
 from shop.money import format_money
+from shop.text import fold
 from shop.views import browser
 from shop.views.style import style_mark
 
@@ -26,7 +27,7 @@ from shop.views.style import style_mark
 def init_i18n(app: Flask) -> None:
     """Set up languages, filters and the variables of all templates."""
     Babel(app, locale_selector=choose_locale, default_timezone=settings.shop_timezone)
-    for name in (money, localized, country, clock, iso, day, moment):
+    for name in (money, localized, country, dialled, clock, iso, day, moment):
         app.jinja_env.filters[name.__name__] = name
     app.jinja_env.globals.update(asset=asset, shop=Shop(app))
     app.context_processor(page_variables)
@@ -38,6 +39,7 @@ class Shop:
 
     def __init__(self, app: Flask) -> None:
         self.style_mark = style_mark(app)
+        self.dashboard_style_mark = style_mark(app, "dashboard")
         self.name: str = settings.shop_name
         self.contact: str = settings.shop_contact
         self.contact_url = contact_url(settings.shop_contact)
@@ -49,8 +51,14 @@ def contact_url(contact: str) -> str:
     if ADDRESS.fullmatch(contact):
         return f"mailto:{contact}"
     if re.fullmatch(r"\+?[\d\s()./-]{5,}", contact):
-        return f"tel:{re.sub(r'[^0-9+]', '', contact)}"
+        return f"tel:{dialled(contact)}"
     return contact if re.fullmatch(r"https://\S+", contact) else ""
+
+
+def dialled(number: str) -> str:
+    """The digits to dial of a phone number, without its extension; 00 before a country is a +."""
+    digits = re.sub(r"[^0-9+]", "", fold(re.split(r"(?i)ext|x|#|تحويلة", number)[0]))
+    return re.sub("^00", "+", digits)
 
 
 def choose_locale() -> str:

@@ -51,10 +51,10 @@ def _without_language(path: str) -> str:
     return urlunsplit(("", "", parts.path, query, ""))
 
 
-@bp.get("/style.css")
-def stylesheet() -> ResponseReturnValue:
-    """The files of `static/css/` in one response: a browser waits for each stylesheet before it paints."""
-    response = make_response(style(current_app), {"Content-Type": "text/css; charset=utf-8"})
+@bp.get("/<any(style, dashboard):name>.css")
+def stylesheet(name: str) -> ResponseReturnValue:
+    """A stylesheet, its files in one response: a browser waits for each stylesheet before it paints."""
+    response = make_response(style(current_app, name), {"Content-Type": "text/css; charset=utf-8"})
     response.cache_control.max_age = 86_400  # a changed one has another address
     response.add_etag()
     return response.make_conditional(request)

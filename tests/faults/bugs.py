@@ -482,8 +482,8 @@ def outbox_outside(_: Shop) -> Iterator[None]:
     """What is to be done after the payment is queued after the payment."""
     queue: list[Callable[[Session], None]] = []
 
-    def later(_: Session, kind: OutboxKind, **of: Any) -> None:
-        queue.append(lambda session: outbox.enqueue(session, kind, **of))
+    def later(_: Session, *kinds: OutboxKind, **of: Any) -> None:
+        queue.append(lambda session: outbox.enqueue(session, *kinds, **of))
 
     @contextmanager
     def two_writes() -> Iterator[Session]:

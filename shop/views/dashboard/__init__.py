@@ -1,0 +1,41 @@
+"""The merchant's pages, a file an area. All of them ask for signing in, except those of `sign_in`."""
+
+from typing import Any
+from urllib.parse import urlsplit
+
+from flask import Blueprint, g, redirect, request, url_for
+from flask.typing import ResponseReturnValue
+
+from shop import staff
+from shop.security import own_path
+from shop.views.dashboard import account, orders, people, settings
+from shop.views.dashboard.sign_in import staff_cookie
+from shop.views.guards import private
+
+bp = Blueprint("dashboard", __name__, url_prefix="/dashboard")
+bp.after_request(private)
+for area in (orders, settings, people, account):
+    bp.register_blueprint(area.bp)
+
+
+@bp.get("/")
+def home() -> ResponseReturnValue:
+    """Begin with the orders."""
+    return redirect(url_for(".orders.index"), 303)
+
+
+@bp.before_request
+def require_sign_in() -> ResponseReturnValue | None:
+    """Let in who is signed in. Others sign in first, and come back to the page that they asked for, or sent from."""
+    cookie = staff_cookie()
+    g.signed_in = staff.find_session(cookie) if cookie else None
+    if g.signed_in is not None:
+        return None
+    page = request.full_path if request.method == "GET" else urlsplit(request.referrer or "").path
+    return redirect(url_for("sign_in.form", next=own_path(page.rstrip("?"))), 303)
+
+
+@bp.context_processor
+def frame() -> dict[str, Any]:
+    """Who is signed in, for the frame of the pages."""
+    return {"signed_in": g.get("signed_in")}

@@ -1,0 +1,76 @@
+"""The forms of the dashboard."""
+
+from flask_babel import lazy_gettext as _
+from flask_wtf import FlaskForm
+from wtforms import BooleanField, PasswordField
+from wtforms.validators import DataRequired, Length
+
+from shop.staff import MAX_PASSWORD, MIN_PASSWORD
+from shop.views.forms import email_line, line, paragraph
+
+
+def password_line() -> PasswordField:
+    """A field for one's own password."""
+    present = DataRequired(_("Enter your password."))
+    return PasswordField(
+        _("Password"), [present, Length(max=MAX_PASSWORD)], render_kw={"autocomplete": "current-password"}
+    )
+
+
+def new_password_line() -> PasswordField:
+    """A field for a password to be set."""
+    text = _("Enter at least %(most)s characters.", most=MIN_PASSWORD)
+    long = Length(MIN_PASSWORD, MAX_PASSWORD, message=text)
+    return PasswordField(_("New password"), [DataRequired(text), long], render_kw={"autocomplete": "new-password"})
+
+
+class SignInForm(FlaskForm):  # type: ignore[misc]
+    """Address and password."""
+
+    email = email_line()
+    password = password_line()
+
+
+class AddressForm(FlaskForm):  # type: ignore[misc]
+    """The address of somebody who has forgotten the password."""
+
+    email = email_line()
+
+
+class NewPasswordForm(FlaskForm):  # type: ignore[misc]
+    """A new password, by a link."""
+
+    new_password = new_password_line()
+
+
+class ChangePasswordForm(FlaskForm):  # type: ignore[misc]
+    """A new password of one's own."""
+
+    password = password_line()
+    new_password = new_password_line()
+
+
+class PersonForm(FlaskForm):  # type: ignore[misc]
+    """A new member of staff; the password is of who adds them."""
+
+    name = line(_("Name"), 120, "off", missing=_("Enter a name."))
+    email = email_line()
+    password = password_line()
+
+
+class PasswordForm(FlaskForm):  # type: ignore[misc]
+    """One's own password, asked again."""
+
+    password = password_line()
+
+
+class NoteForm(FlaskForm):  # type: ignore[misc]
+    """A note about an order."""
+
+    text = paragraph(_("Note"), 2000, missing=_("Enter a note."))
+
+
+class SettingsForm(FlaskForm):  # type: ignore[misc]
+    """What the merchant chooses."""
+
+    mails_paid_orders = BooleanField(_("An e-mail for each paid order"))

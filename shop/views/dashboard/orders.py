@@ -1,0 +1,104 @@
+"""The list of orders, and an order with its timeline."""
+
+from typing import Any
+
+from flask import Blueprint, Response, abort, flash, g, redirect, render_template, request, stream_with_context, url_for
+from flask.typing import ResponseReturnValue
+from flask_babel import gettext as _
+from sqlalchemy import select
+from sqlalchemy.orm import joinedload, selectinload
+
+from models import Order, OrderLine, OrderNote, Payment
+from shop import orders, spreadsheets, timeline
+from shop.db import db, write
+from shop.order_lists import MOST_COUNTED, OrderList, Stage
+from shop.states import TRANSITIONS, Actor, By, OrderState
+from shop.views.dashboard.forms import NoteForm
+
+bp = Blueprint("orders", __name__, url_prefix="/orders")
+FIRST = 10  # of what waits for staff, above the list of all orders
+
+
+@bp.get("")
+def index() -> str:
+    """List orders. Without a filter, what waits for staff comes first."""
+    wanted, after = OrderList.from_args(request.args), request.args.get("after", "")
+    waiting: list[tuple[Stage, list[Order]]] = []
+    if not (wanted.args or after):
+        lists = [(stage, OrderList(stage=stage).page(size=FIRST).rows) for stage in (Stage.REVIEW, Stage.TO_HAND_OVER)]
+        waiting = [(stage, rows) for stage, rows in lists if rows]
+    counted = [(stage, OrderList(stage=stage).count()) for stage in (Stage.REVIEW, Stage.TO_HAND_OVER, Stage.UNPAID)]
+    return render_template(
+        "dashboard/orders.html",
+        wanted=wanted,
+        page=wanted.page(after),
+        waiting=waiting,
+        counted=dict(counted),
+        stages=list(Stage),
+        most=MOST_COUNTED,
+    )
+
+
+@bp.get("/export.csv")
+def export() -> ResponseReturnValue:
+    """The orders of the same filters, for a spreadsheet."""
+    lines = spreadsheets.export_orders(OrderList.from_args(request.args).select())
+    text = stream_with_context(line.encode() for line in (spreadsheets.BOM, *lines))
+    response = Response(text, content_type="text/csv; charset=utf-8")
+    response.headers["Content-Disposition"] = "attachment; filename=orders.csv"
+    return response
+
+
+@bp.get("/<number>")
+def show(number: str) -> ResponseReturnValue:
+    """Show an order and its timeline."""
+    return _page(order_or_404(number), NoteForm())
+
+
+@bp.post("/<number>/notes")
+def add_note(number: str) -> ResponseReturnValue:
+    """Add a note, which customers don't see."""
+    order, sent = order_or_404(number), NoteForm()
+    if not sent.validate_on_submit():
+        return _page(order, sent), 422
+    with write() as session:
+        session.add(OrderNote(order_id=order.id, staff_id=g.signed_in.staff_id, text=sent.text.data))
+    return redirect(url_for(".show", number=order.number, _anchor="timeline"), 303)
+
+
+@bp.post("/<number>/cancellation")
+def cancel(number: str) -> ResponseReturnValue:
+    """Cancel an unpaid order. Its goods return to the stock, and what the customer had chosen to the basket."""
+    order = order_or_404(number)
+    if not orders.cancel(order.id, by_staff()):
+        flash(_("This order can no longer be cancelled."), "error")
+    return redirect(url_for(".show", number=order.number), 303)
+
+
+def by_staff() -> By:
+    """The actor of what is done in this session."""
+    return By(Actor.STAFF, g.signed_in.staff_id)
+
+
+def order_or_404(number: str) -> Order:
+    """The order with this number, and everything that its page shows."""
+    together: list[Any] = [
+        selectinload(Order.lines).joinedload(OrderLine.product),
+        joinedload(Order.invoice),
+        joinedload(Order.delivery),
+        selectinload(Order.payments).selectinload(Payment.refunds),
+        selectinload(Order.events),
+    ]
+    found = db.session.scalar(select(Order).filter_by(id=Order.id_of(number)).options(*together))
+    return found or abort(404)
+
+
+def _page(order: Order, note: NoteForm) -> str:
+    allowed = {to for to, actors in TRANSITIONS[order.state].items() if Actor.STAFF in actors}
+    return render_template(
+        "dashboard/order.html",
+        order=order,
+        acts=timeline.of(order),
+        note=note,
+        may_cancel=OrderState.CANCELLED in allowed and order.is_cancellable,
+    )
