@@ -705,6 +705,11 @@ class Payment(Base):
 
     refunds: Mapped[list["Refund"]] = relationship(order_by="Refund.id")
 
+    @property
+    def kept(self) -> int:
+        """What wasn't sent back of it, in minor units."""
+        return self.amount - sum(refund.amount for refund in self.refunds)
+
 
 class Refund(Base):
     """A refund made by hand, as the gateway has no refund call."""
@@ -761,6 +766,9 @@ class Attention(Base):
     closed_by: Mapped[int | None] = mapped_column(ForeignKey("staff.id"))
     resolution: Mapped[str] = mapped_column(String(500), default="")
     """The note with which it was closed."""
+
+    order: Mapped[Order | None] = relationship()
+    closer: Mapped["Staff | None"] = relationship()
 
 
 class OutboxMessage(Base):

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, case
+from sqlalchemy import ColumnElement, case, update
 from sqlalchemy.orm import Session
 
 from models import Attention, now
@@ -39,6 +39,12 @@ def flag(  # noqa: PLR0913  (the columns of an item)
             index_elements=["kind", "subject"], index_where=Attention.closed_at.is_(None), set_=again
         )
     )
+
+
+def close(session: Session, which: ColumnElement[bool], staff_id: int, note: str) -> None:
+    """Close open items, with the name of who settled them and a note; 500 characters are kept."""
+    values = {"closed_at": now(), "closed_by": staff_id, "resolution": note[:500]}
+    session.execute(update(Attention).where(which, Attention.closed_at.is_(None)).values(**values))
 
 
 def urgency() -> ColumnElement[int]:

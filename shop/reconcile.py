@@ -2,6 +2,7 @@
 
 import logging
 import re
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -51,6 +52,12 @@ def compare(gateway_ids: Iterable[str]) -> Comparison:
     return result
 
 
+def decode(content: bytes) -> str:
+    """The text of a file, as browsers and spreadsheets save it."""
+    encoding = "utf-16" if content.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) else "utf-8-sig"
+    return content.decode(encoding, "replace")
+
+
 def read_ids(text: str) -> tuple[list[str], list[str]]:
     """Find invoice ids in any text: one a line, a spreadsheet, a page that was copied.
 
@@ -76,10 +83,14 @@ def _known(words: list[str]) -> Sequence[str]:
     return db.session.scalars(select(Invoice.gateway_id).where(Invoice.gateway_id.in_(words))).all()
 
 
-def end_comparison(found: Comparison) -> None:
+def end_comparison(found: Comparison, staff_id: int | None = None) -> None:
     """End the doubt after a restore: somebody says that this was the whole list of paid invoices.
 
     What is paid there and not here is flagged. The other open orders can be paid again.
+
+    Args:
+        found: the result of comparing the list.
+        staff_id: who says so; None for an operator.
     """
     with write() as session:
         for order in found.unpaid:
@@ -93,7 +104,7 @@ def end_comparison(found: Comparison) -> None:
         shop.compared_at = now()
         said = f"compared: {len(found.paid)} paid, {len(found.unpaid)} unpaid here, {len(found.unknown)} unknown here"
         item = update(Attention).filter_by(kind=AttentionKind.RESTORED, closed_at=None)
-        session.execute(item.values(closed_at=now(), resolution=said))
+        session.execute(item.values(closed_at=now(), closed_by=staff_id, resolution=said))
 
 
 def confirm_by_hand(gateway_id: str, staff_id: int, note: str) -> bool:

@@ -1,4 +1,4 @@
-"""Reasons why an order can't be placed or resumed, with texts for the customer."""
+"""Refusals: what isn't possible, in the words of whoever asked for it, a customer or staff."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from models import Order, Product, localized
 
 
 class Refusal(Exception):
-    """An order that can't be placed or resumed as requested. Nothing was changed."""
+    """What was asked for isn't possible. Nothing was changed."""
 
     unpaid: Sequence[tuple[str, str]] = ()
     """Token and number of the browser's own unpaid orders, to pay or cancel first."""

@@ -13,7 +13,6 @@ from enum import Enum, auto
 from functools import cache
 
 from flask import Flask, current_app
-from flask_babel import LazyString
 from flask_babel import lazy_gettext as _
 from itsdangerous import BadSignature, URLSafeTimedSerializer
 from sqlalchemy import ColumnElement, delete, select, update
@@ -31,6 +30,7 @@ from shop.limits import (
     MAX_WAITING,
     RateLimiter,
 )
+from shop.refusals import Refusal
 from shop.states import OutboxKind
 from shop.text import email_address
 
@@ -45,19 +45,11 @@ KNOWN_FOR = timedelta(days=365)  # since a browser's last request in a session; 
 LINK_SECONDS = 30 * 60
 
 
-class Refused(Exception):
-    """What staff asked for isn't possible. The message is for them. Nothing was changed."""
-
-    def __init__(self, message: LazyString) -> None:
-        super().__init__(message)
-        self.message = message
-
-
-class WrongPassword(Refused):
+class WrongPassword(Refusal):
     """The password, or the address, is wrong."""
 
 
-class TooManyTries(Refused):
+class TooManyTries(Refusal):
     """Too many passwords were tried, or too many wait to be hashed."""
 
     def __init__(self) -> None:

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
-from flask_babel import LazyString, lazy_gettext
-from flask_babel import gettext as _
+from flask_babel import LazyString
+from flask_babel import lazy_gettext as _
 from sqlalchemy import select
 
 from models import Attention, CallbackAttempt, GatewayCall, Order, OrderEvent, OrderNote, OutboxMessage, Staff
@@ -14,23 +14,23 @@ from shop.outbox import keys_of
 from shop.states import Actor, EventKind, OrderState, PaymentSource
 
 _BECAME: dict[str, LazyString] = {
-    OrderState.PLACED: lazy_gettext("Order placed, goods reserved"),
-    OrderState.AWAITING_PAYMENT: lazy_gettext("Payment page and QR code shown"),
-    OrderState.PAID: lazy_gettext("Paid"),
-    OrderState.NEEDS_REVIEW: lazy_gettext("Paid, but the goods were no longer reserved: to be decided"),
-    OrderState.EXPIRED: lazy_gettext("Reservation expired, goods returned to stock"),
-    OrderState.CANCELLED: lazy_gettext("Cancelled, goods returned to stock"),
-    OrderState.REFUNDED: lazy_gettext("Refunded"),
+    OrderState.PLACED: _("Order placed, goods reserved"),
+    OrderState.AWAITING_PAYMENT: _("Payment page and QR code shown"),
+    OrderState.PAID: _("Paid"),
+    OrderState.NEEDS_REVIEW: _("Paid, but the goods were no longer reserved: to be decided"),
+    OrderState.EXPIRED: _("Reservation expired, goods returned to stock"),
+    OrderState.CANCELLED: _("Cancelled, goods returned to stock"),
+    OrderState.REFUNDED: _("Refunded"),
 }
 _WENT: dict[tuple[str | None, str | None], LazyString] = {
-    (OrderState.EXPIRED, OrderState.PLACED): lazy_gettext("Goods reserved again"),
-    (OrderState.EXPIRED, OrderState.AWAITING_PAYMENT): lazy_gettext("Goods reserved again"),
-    (OrderState.EXPIRED, OrderState.CANCELLED): lazy_gettext("Contact data erased"),
-    (OrderState.NEEDS_REVIEW, OrderState.PAID): lazy_gettext("Decided: the goods are handed over"),
+    (OrderState.EXPIRED, OrderState.PLACED): _("Goods reserved again"),
+    (OrderState.EXPIRED, OrderState.AWAITING_PAYMENT): _("Goods reserved again"),
+    (OrderState.EXPIRED, OrderState.CANCELLED): _("Contact data erased"),
+    (OrderState.NEEDS_REVIEW, OrderState.PAID): _("Decided: the goods are handed over"),
 }
 _HAPPENED: dict[str, LazyString] = {
-    EventKind.RESERVATION_EXTENDED: lazy_gettext("Customer came back from the payment page; reservation extended"),
-    EventKind.PAYMENT_ADDED: lazy_gettext("Another payment was stored"),
+    EventKind.RESERVATION_EXTENDED: _("Customer came back from the payment page; reservation extended"),
+    EventKind.PAYMENT_ADDED: _("Another payment was stored"),
 }
 
 
@@ -40,7 +40,7 @@ class Act:
 
     at: datetime
     who: str | LazyString
-    what: str
+    what: str | LazyString
     detail: str = ""
     """What somebody wrote, or a program said; not translated."""
     callback_id: int | None = None
@@ -59,9 +59,9 @@ def _events(order: Order, names: dict[int, str]) -> Iterator[Act]:
         yield Act(event.at, who, _describe(event), event.detail)
 
 
-def _describe(event: OrderEvent) -> str:
+def _describe(event: OrderEvent) -> str | LazyString:
     became = _BECAME.get(event.to_state or "") or _HAPPENED.get(event.kind)
-    return str(_WENT.get((event.from_state, event.to_state)) or became or event.kind)
+    return _WENT.get((event.from_state, event.to_state)) or became or event.kind
 
 
 def _calls(order: Order) -> Iterator[Act]:

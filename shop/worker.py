@@ -175,7 +175,7 @@ def _deliver(message: OutboxMessage) -> None:
         log.warning("outbox %s failed (attempt %d): %s", message.key, message.attempts, error)
     with write() as session:
         order_id = message.payload.get("order_id")
-        if message.kind in TO_CUSTOMER and not orders.lock(session, message.payload["order_id"]).email:
+        if message.kind in TO_CUSTOMER and order_id is not None and not orders.lock(session, order_id).email:
             error = ""  # contact data was erased meanwhile: nothing to send, and the error may quote the address
         stored = session.get_one(OutboxMessage, message.id)
         stored.error = error

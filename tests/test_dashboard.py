@@ -362,7 +362,7 @@ def test_an_order_without_contact_data_says_so(desk: CheckingClient, order: Orde
 
 def told(order: Order) -> list[tuple[str, str, str]]:
     """Who, what and details of an order's timeline."""
-    return [(str(act.who), act.what, act.detail) for act in timeline.of(order)]
+    return [(str(act.who), str(act.what), act.detail) for act in timeline.of(order)]
 
 
 def test_the_timeline_tells_a_sale_from_the_order_to_the_mails(app: Flask, order: OrderFactory, desk: Any) -> None:

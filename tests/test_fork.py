@@ -80,7 +80,7 @@ FIELD = {
     ),
     "shop/views/forms.py": (
         "    checkout_key = HiddenField()",
-        '    guild = _line(_("Guild"), 120, "organization", missing=_("Enter your guild."))',
+        '    guild = line(_("Guild"), 120, "organization", missing=_("Enter your guild."))',
     ),
     "templates/checkout/form.html": ("        {{ field(form.name) }}", "        {{ field(form.guild) }}"),
     "shop/privacy.py": ('    *("name", "name_key",', '    "guild",'),

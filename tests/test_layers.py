@@ -39,6 +39,8 @@ FLOORS = (
         "shop.payments",
         "shop.privacy",
         "shop.reconcile",
+        "shop.refunds",
+        "shop.shipping",
         "shop.staff",
         "shop.order_lists",
         "shop.timeline",

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import threading
 import time
-from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections import Counter
 from copy import copy
 from datetime import datetime
@@ -335,9 +334,7 @@ def compare(file: BinaryIO, total: int | None) -> None:
     refund it.
     """
     with plain_errors():
-        content = file.read()
-        encoding = "utf-16" if content.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) else "utf-8-sig"
-        ids, without = reconcile.read_ids(content.decode(encoding, "replace"))
+        ids, without = reconcile.read_ids(reconcile.decode(file.read()))
         without = [NOT_SHOWN if repeats_a_secret(current_settings(), line) else line for line in without]
         if total is None and not ids:
             raise click.ClickException(

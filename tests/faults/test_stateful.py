@@ -600,13 +600,13 @@ SELDOM = {
 @pytest.fixture(scope="module")
 def harness(tmp_path_factory: pytest.TempPathFactory, migrated: Path) -> Iterator[Harness]:
     """A shop to begin anew with, again and again."""
-    made = Harness(tmp_path_factory.mktemp("stateful"), migrated)
     # All browsers are at one address and have one mailbox. These limits have tests of their own.
     far: dict[str, Any] = {"MAX_UNPAID_PER_HOUR": 10**6, "MAX_BASKETS_PER_HOUR": 10**6, "IN_VAIN": timedelta.max}
     far |= {"MAX_RESUMES": 10**6, "MAX_PAY_HERE_PER_DAY": 10**6}
     # The list of 250 countries takes most of a page's time.
     countries = patch.object(checkout, "countries", lambda: [("JO", "Jordan"), ("SA", "Saudi Arabia")])
     with countries, patch.multiple(limits, **far):
+        made = Harness(tmp_path_factory.mktemp("stateful"), migrated)
         yield made
     made.forget_connections()
 

@@ -5,16 +5,20 @@ from urllib.parse import urlsplit
 
 from flask import Blueprint, g, redirect, request, url_for
 from flask.typing import ResponseReturnValue
+from sqlalchemy import select
 
-from shop import staff
+from models import Heartbeat
+from shop import gateway, staff
+from shop.db import db
+from shop.ops import health
 from shop.security import own_path
-from shop.views.dashboard import account, orders, people, settings
+from shop.views.dashboard import account, attention, callbacks, compare, orders, people, settings
 from shop.views.dashboard.sign_in import staff_cookie
 from shop.views.guards import private
 
 bp = Blueprint("dashboard", __name__, url_prefix="/dashboard")
 bp.after_request(private)
-for area in (orders, settings, people, account):
+for area in (orders, attention, callbacks, compare, settings, people, account):
     bp.register_blueprint(area.bp)
 
 
@@ -37,5 +41,14 @@ def require_sign_in() -> ResponseReturnValue | None:
 
 @bp.context_processor
 def frame() -> dict[str, Any]:
-    """Who is signed in, for the frame of the pages."""
-    return {"signed_in": g.get("signed_in")}
+    """Who is signed in, what is open, and what is wrong with the shop, for the frame of the pages."""
+    if g.get("signed_in") is None:
+        return {"signed_in": None}
+    beat = db.session.scalar(select(Heartbeat.at).filter_by(name="worker"))
+    return {
+        "signed_in": g.signed_in,
+        "open_items": sum(attention.count_open().values()),
+        "worker_is_silent": not health.worker_is_alive(beat),
+        "compare_since": health.uncompared_since(),
+        "checkout_is_closed": gateway.checkout_is_closed(),
+    }

@@ -5,6 +5,7 @@ from flask.typing import ResponseReturnValue
 from flask_babel import gettext as _
 
 from shop import staff
+from shop.refusals import Refusal
 from shop.views.dashboard.forms import ChangePasswordForm
 from shop.views.dashboard.sign_in import sign_in_again
 
@@ -25,7 +26,7 @@ def change_password() -> ResponseReturnValue:
         return _page(sent), 422
     try:
         staff.ask_again(g.signed_in, sent.password.data or "")
-    except staff.Refused as refused:
+    except Refusal as refused:
         sent.password.errors = [refused.message]
         return _page(sent), 429 if isinstance(refused, staff.TooManyTries) else 422
     if not staff.set_password(g.signed_in.staff, sent.new_password.data or ""):

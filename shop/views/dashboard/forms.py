@@ -2,10 +2,11 @@
 
 from flask_babel import lazy_gettext as _
 from flask_wtf import FlaskForm
-from wtforms import BooleanField, PasswordField
+from wtforms import BooleanField, FileField, HiddenField, PasswordField
 from wtforms.validators import DataRequired, Length
 
 from shop.staff import MAX_PASSWORD, MIN_PASSWORD
+from shop.text import plain
 from shop.views.forms import email_line, line, paragraph
 
 
@@ -68,6 +69,37 @@ class NoteForm(FlaskForm):  # type: ignore[misc]
     """A note about an order."""
 
     text = paragraph(_("Note"), 2000, missing=_("Enter a note."))
+
+
+class SettleForm(FlaskForm):  # type: ignore[misc]
+    """How something was settled."""
+
+    note = line(_("Note"), 400, "off", missing=_("Enter what you did."))
+
+
+class RefundForm(FlaskForm):  # type: ignore[misc]
+    """Money that was sent back."""
+
+    amount = line(_("Amount"), 20, "off", missing=_("Enter an amount such as 12.50."), clean=plain)
+    reference = line(_("Reference of the transfer"), 200, "off")
+    note = line(_("Note"), 400, "off", missing=_("Enter what you did."))
+    password = password_line()
+
+
+class CompareForm(FlaskForm):  # type: ignore[misc]
+    """The gateway's list of paid invoices, pasted or as a file."""
+
+    ids = paragraph(_("Invoice ids"), 120_000)
+    file = FileField(_("Or a file with them"))
+    total = line(_("Number of paid invoices in your account"), 7, "off", clean=plain)
+
+
+class ConfirmForm(FlaskForm):  # type: ignore[misc]
+    """A payment that somebody saw in the gateway's account."""
+
+    gateway_id = HiddenField()
+    note = line(_("What you saw, and where"), 500, "off", missing=_("Enter what you saw."))
+    password = password_line()
 
 
 class SettingsForm(FlaskForm):  # type: ignore[misc]

@@ -9,11 +9,14 @@ from sqlalchemy import select
 from sqlalchemy.orm import joinedload, selectinload
 
 from models import Order, OrderLine, OrderNote, Payment
-from shop import orders, spreadsheets, timeline
+from shop import orders, refunds, spreadsheets, timeline
 from shop.db import db, write
+from shop.money import to_minor
 from shop.order_lists import MOST_COUNTED, OrderList, Stage
+from shop.refusals import Refusal
 from shop.states import TRANSITIONS, Actor, By, OrderState
-from shop.views.dashboard.forms import NoteForm
+from shop.views.dashboard.forms import NoteForm, RefundForm
+from shop.views.dashboard.people import is_really_you
 
 bp = Blueprint("orders", __name__, url_prefix="/orders")
 FIRST = 10  # of what waits for staff, above the list of all orders
@@ -66,6 +69,25 @@ def add_note(number: str) -> ResponseReturnValue:
     return redirect(url_for(".show", number=order.number, _anchor="timeline"), 303)
 
 
+@bp.post("/<number>/payments/<int(max=2147483647):payment_id>/refunds")
+def refund(number: str, payment_id: int) -> ResponseReturnValue:
+    """Record that money of a payment was sent back. The gateway has no call for it, so nothing moves by this."""
+    order, sent = order_or_404(number), RefundForm()
+    if payment_id not in [payment.id for payment in order.payments]:
+        abort(404)
+    if not sent.validate_on_submit() or not is_really_you(sent):
+        return _page(order, NoteForm(formdata=None), (payment_id, sent)), 422
+    try:
+        amount = to_minor(sent.amount.data or "", order.currency)
+        refunds.record(payment_id, amount, sent.reference.data or "", sent.note.data or "", g.signed_in.staff_id)
+    except (ValueError, Refusal) as error:
+        wrong = error.message if isinstance(error, Refusal) else _("Enter an amount such as 12.50.")
+        sent.amount.errors = [wrong]
+        return _page(order, NoteForm(formdata=None), (payment_id, sent)), 422
+    flash(_("The refund is recorded."), "success")
+    return redirect(url_for(".show", number=order.number, _anchor="payments"), 303)
+
+
 @bp.post("/<number>/cancellation")
 def cancel(number: str) -> ResponseReturnValue:
     """Cancel an unpaid order. Its goods return to the stock, and what the customer had chosen to the basket."""
@@ -93,12 +115,14 @@ def order_or_404(number: str) -> Order:
     return found or abort(404)
 
 
-def _page(order: Order, note: NoteForm) -> str:
+def _page(order: Order, note: NoteForm, refunding: tuple[int, RefundForm] | None = None) -> str:
     allowed = {to for to, actors in TRANSITIONS[order.state].items() if Actor.STAFF in actors}
     return render_template(
         "dashboard/order.html",
         order=order,
         acts=timeline.of(order),
         note=note,
+        refunding=refunding,
+        refund_form=RefundForm(formdata=None),
         may_cancel=OrderState.CANCELLED in allowed and order.is_cancellable,
     )

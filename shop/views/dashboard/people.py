@@ -9,6 +9,7 @@ from flask_wtf import FlaskForm
 from models import Staff
 from shop import staff
 from shop.db import db
+from shop.refusals import Refusal
 from shop.views.dashboard.forms import PasswordForm, PersonForm
 
 bp = Blueprint("staff", __name__, url_prefix="/staff")
@@ -52,7 +53,7 @@ def is_really_you(sent: FlaskForm) -> bool:
     """Check the password that is asked again. If it is wrong, the form's field says so."""
     try:
         staff.ask_again(g.signed_in, sent.password.data)
-    except staff.Refused as refused:
+    except Refusal as refused:
         sent.password.errors = [refused.message]
         return False
     return True
