@@ -461,6 +461,13 @@ class Order(Base):
         return COLLECTION if self.is_collected else SHIPMENT
 
     @property
+    def steps_left(self) -> tuple[DeliveryState, ...]:
+        """What is still to be done with its goods."""
+        if self.state is not OrderState.PAID or self.delivery is None or self.delivery.state not in self.delivery_steps:
+            return ()
+        return self.delivery_steps[self.delivery_steps.index(self.delivery.state) + 1 :]
+
+    @property
     def has_receipt(self) -> bool:
         """Whether it has a receipt: not before its review is over."""
         return self.state in (OrderState.PAID, OrderState.REFUNDED)

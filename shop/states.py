@@ -123,6 +123,7 @@ class EventKind(StrEnum):
     STATE_CHANGED = "state_changed"
     RESERVATION_EXTENDED = "reservation_extended"
     PAYMENT_ADDED = "payment_added"
+    DELIVERY_CHANGED = "delivery_changed"
 
 
 class LineKind(StrEnum):
@@ -215,6 +216,7 @@ class OutboxKind(Labelled):
 
     MAIL_PAY_HERE = "mail_pay_here", _("“pay here”, to the customer")
     MAIL_RECEIPT = "mail_receipt", _("receipt, to the customer")
+    MAIL_DELIVERY = "mail_delivery", _("where the goods are, to the customer")
     MAIL_PAID_ORDER = "mail_paid_order", _("paid order, to the shop")
     MAIL_DIGEST = "mail_digest", _("what needs attention, to the shop")
     MAIL_NEW_PASSWORD = "mail_new_password", _("new password, to staff")

@@ -11,7 +11,7 @@ from sqlalchemy import select
 from models import Attention, CallbackAttempt, GatewayCall, Order, OrderEvent, OrderNote, OutboxMessage, Staff
 from shop.db import db
 from shop.outbox import keys_of
-from shop.states import Actor, EventKind, OrderState, PaymentSource
+from shop.states import Actor, DeliveryState, EventKind, OrderState, PaymentSource
 
 _BECAME: dict[str, LazyString] = {
     OrderState.PLACED: _("Order placed, goods reserved"),
@@ -56,10 +56,14 @@ def of(order: Order) -> list[Act]:
 def _events(order: Order, names: dict[int, str]) -> Iterator[Act]:
     for event in order.events:
         who = names.get(event.staff_id, "") if event.staff_id else event.actor.label
-        yield Act(event.at, who, _describe(event), event.detail)
+        detail = event.detail if event.kind is not EventKind.DELIVERY_CHANGED else ""
+        yield Act(event.at, who, _describe(event), detail)
 
 
 def _describe(event: OrderEvent) -> str | LazyString:
+    if event.kind is EventKind.DELIVERY_CHANGED:
+        labels: dict[str, LazyString] = {state: state.label for state in DeliveryState}
+        return _("Delivery: %(state)s", state=labels.get(event.detail, event.detail))
     became = _BECAME.get(event.to_state or "") or _HAPPENED.get(event.kind)
     return _WENT.get((event.from_state, event.to_state)) or became or event.kind
 

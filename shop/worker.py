@@ -224,6 +224,14 @@ def _mail_customer(message: OutboxMessage) -> None:
         mail.send(message, order.email, order.locale, order=order, link=mail.order_link(order))
 
 
+def _mail_delivery(message: OutboxMessage) -> None:
+    """Tell the customer where the goods are: as of the step that this e-mail is about."""
+    order = db.session.get_one(Order, message.payload["order_id"])
+    if order.email:
+        about = {"state": message.payload["state"], "order": order, "link": mail.order_link(order)}
+        mail.send(message, order.email, order.locale, **about)
+
+
 def _mail_digest(message: OutboxMessage) -> None:
     """Send the merchant the digest of what needs attention, the most urgent first, one entry for each kind."""
     chosen = select(Attention).where(Attention.id.in_(message.payload["attention_ids"]))
@@ -257,6 +265,7 @@ def _mail_new_password(message: OutboxMessage) -> None:
 HANDLERS: dict[OutboxKind, Callable[[OutboxMessage], None]] = {
     OutboxKind.MAIL_PAY_HERE: _mail_customer,
     OutboxKind.MAIL_RECEIPT: _mail_customer,
+    OutboxKind.MAIL_DELIVERY: _mail_delivery,
     OutboxKind.MAIL_DIGEST: _mail_digest,
     OutboxKind.MAIL_PAID_ORDER: _mail_paid_order,
     OutboxKind.MAIL_NEW_PASSWORD: _mail_new_password,

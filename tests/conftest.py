@@ -62,7 +62,7 @@ CONTACT = {
 def filled_form(page: str) -> dict[str, str]:
     """The checkout form of a page, filled; also what only a fork's form requires."""
     hidden = {name: field(page, name) for name in ("csrf_token", "checkout_key")}
-    return required_fields(page) | CONTACT | {"delivery": "pickup"} | hidden
+    return required_fields(page) | CONTACT | {"delivery": "bicycle"} | hidden
 
 
 class CheckingClient(FlaskClient):

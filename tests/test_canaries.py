@@ -198,7 +198,7 @@ def _visit_the_dashboard(browser: Watched) -> dict[str, str]:
     for password in (secrets["mistyped password"], secrets["password"]):
         form = {"email": "maha@example.com", "password": password, "csrf_token": browser.csrf_token(sign_in)}
         browser.post(sign_in, data=form)
-    numbers = {"number": "A-1001", "token": "x", "staff_id": "2"}
+    numbers = {"number": "A-1001", "token": "x", "staff_id": "2", "attempt_id": "1"}
     for rule in app.url_map.iter_rules():
         if rule.rule.startswith("/dashboard/") and "GET" in (rule.methods or ()):
             browser.get(re.sub(r"<(?:[^:>]*:)?(\w+)>", lambda name: numbers[name[1]], rule.rule))

@@ -3,16 +3,20 @@
 import re
 import unicodedata
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 from babel.core import get_global
 from flask_babel import get_locale
 from flask_babel import lazy_gettext as _
 from flask_wtf import FlaskForm
+from sqlalchemy import select
 from wtforms import HiddenField, RadioField, SelectField, StringField, TextAreaField
 from wtforms.validators import DataRequired, InputRequired, Length, Optional, Regexp
 
+from models import DeliveryMethod
 from shop.config import settings
+from shop.db import db
 from shop.mail import ADDRESS
 from shop.text import email_address, fold, one_line, plain, several_lines
 
@@ -72,6 +76,9 @@ def email_line() -> StringField:
     return line(_("E-mail"), 254, "email", missing=missing, more=(looks_right,), clean=email_address)
 
 
+ADDRESS_FIELDS = ("address", "city", "region", "postcode", "country")
+
+
 class CheckoutForm(FlaskForm):  # type: ignore[misc]
     """Contact, address, delivery method and note.
 
@@ -96,7 +103,22 @@ class CheckoutForm(FlaskForm):  # type: ignore[misc]
     note = paragraph(_("Order note"), 500)
     checkout_key = HiddenField()
 
+    @cached_property
+    def is_collected(self) -> bool:
+        """Whether the goods are collected at the shop, so that no address is needed."""
+        chosen = select(DeliveryMethod.is_collection).filter_by(slug=self.delivery.data or "")
+        return bool(db.session.scalar(chosen))
+
+    def validate(self, extra_validators: Any = None) -> bool:
+        """Check all fields; those of the address only if the goods are sent."""
+        if self.is_collected:
+            self.country.validate_choice = False
+            for name in ADDRESS_FIELDS:
+                self[name].validators = []
+        return bool(super().validate(extra_validators))
+
     def contact(self) -> dict[str, str]:
-        """The contact data to store on the order, by column name."""
-        names = ("name", "email", "phone", "address", "city", "region", "postcode", "country", "note")
-        return {name: self[name].data or "" for name in names}
+        """The contact data to store on the order, by column name. Whoever collects the goods gives no address."""
+        names = ("name", "email", "phone", *ADDRESS_FIELDS, "note")
+        left_out = ADDRESS_FIELDS if self.is_collected else ()
+        return {name: "" if name in left_out else self[name].data or "" for name in names}

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 from flask import Flask
 
-from models import OutboxMessage, Staff
+from models import Order, OutboxMessage, Staff
 from shop import orders, payments
 from shop import staff as accounts
 from shop.attention import flag
@@ -25,8 +25,9 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow]
 PASSWORD = "four words are enough"
 PAGES = (
     *("orders", "orders?q=sara&stage=unpaid&from=2020-01-01&to=2999-01-01", "orders?q=nobody", "orders/{paid}"),
-    *("orders/{review}", "attention", "attention?kind=possibly_paid", "attention?settled=1", "callbacks"),
-    *("callbacks?outcome=accepted", "callbacks/1", "compare", "settings", "staff", "staff/{other}/disabled", "account"),
+    *("orders?stage=to-hand-over", "orders/slips?order={paid}", "orders/{review}", "attention"),
+    *("attention?kind=possibly_paid", "attention?settled=1", "callbacks", "callbacks?outcome=accepted"),
+    *("callbacks/1", "compare", "settings", "staff", "staff/{other}/disabled", "account"),
 )
 OPEN_SOME = "document.querySelectorAll('main details').forEach((one, n) => one.open = n < 3)"
 SIGNED_OUT = ("sign-in", "forgotten", "new-password/{link}", "new-password/old")
@@ -90,6 +91,33 @@ def test_every_page_of_the_dashboard(
                 visitor.page.evaluate(OPEN_SOME)
                 scan_for_faults(visitor.page)
             visitor.page.set_viewport_size({"width": 1280, "height": 844})
+
+
+@pytest.mark.parametrize("scripts", [True, False], ids=["with JavaScript", "without JavaScript"])
+def test_an_order_is_collected_without_an_address(
+    visit: Callable[..., Visitor], demo: Demo, shop: Flask, addresses: dict[str, str], scripts: bool
+) -> None:
+    visitor = visit(java_script_enabled=scripts, reduced_motion="reduce")
+    visitor.fill_basket(demo)
+    page = visitor.page
+    page.goto(f"{demo.shop}/checkout")
+    assert page.locator('[name="address"]').is_visible()
+    page.check('[name="delivery"][value="pickup"]', force=True)
+    assert not page.locator('[name="address"]').is_visible()
+    page.fill('[name="name"]', "Sara Haddad")
+    page.fill('[name="email"]', "sara@example.com")
+    page.locator('main form[action="/checkout"] button').last.click()
+    page.wait_for_url("**/orders/*")
+    placed = rows(Order)[-1]
+    OrderFactory(shop.extensions["store"]).pay(placed)
+    sign_in(visitor, demo)
+    page.goto(f"{demo.shop}/dashboard/orders?stage=to-hand-over&q={placed.number}")
+    page.check(f'[name="order"][value="{placed.number}"]')
+    page.get_by_role("button", name="Next step for the chosen orders").click()
+    page.goto(f"{demo.shop}/dashboard/orders/{placed.number}")
+    page.get_by_role("button", name="Mark as collected").click()
+    page.goto(f"{demo.shop}/orders/{placed.token}")
+    assert page.locator("h1").inner_text() == "You've collected your order"
 
 
 @pytest.mark.parametrize("scripts", [True, False], ids=["with JavaScript", "without JavaScript"])

@@ -86,6 +86,13 @@ class RefundForm(FlaskForm):  # type: ignore[misc]
     password = password_line()
 
 
+class DeliveryForm(FlaskForm):  # type: ignore[misc]
+    """Where goods are."""
+
+    carrier = line(_("Carrier"), 80, "off")
+    tracking = line(_("Tracking link"), 500, "off", clean=plain)
+
+
 class CompareForm(FlaskForm):  # type: ignore[misc]
     """The gateway's list of paid invoices, pasted or as a file."""
 

@@ -5,21 +5,23 @@ from typing import Any
 from flask import Blueprint, Response, abort, flash, g, redirect, render_template, request, stream_with_context, url_for
 from flask.typing import ResponseReturnValue
 from flask_babel import gettext as _
+from flask_babel import ngettext
 from sqlalchemy import select
 from sqlalchemy.orm import joinedload, selectinload
 
 from models import Order, OrderLine, OrderNote, Payment
-from shop import orders, refunds, spreadsheets, timeline
+from shop import orders, refunds, shipping, spreadsheets, timeline
 from shop.db import db, write
 from shop.money import to_minor
 from shop.order_lists import MOST_COUNTED, OrderList, Stage
 from shop.refusals import Refusal
 from shop.states import TRANSITIONS, Actor, By, OrderState
-from shop.views.dashboard.forms import NoteForm, RefundForm
+from shop.views.dashboard.forms import DeliveryForm, NoteForm, RefundForm
 from shop.views.dashboard.people import is_really_you
 
 bp = Blueprint("orders", __name__, url_prefix="/orders")
 FIRST = 10  # of what waits for staff, above the list of all orders
+FEW = 100  # packing slips at once
 
 
 @bp.get("")
@@ -52,6 +54,30 @@ def export() -> ResponseReturnValue:
     return response
 
 
+@bp.post("/next-step")
+def advance_several() -> ResponseReturnValue:
+    """Bring the chosen orders to their next step."""
+    done = 0
+    for number in request.form.getlist("order"):
+        order = db.session.scalar(select(Order).filter_by(id=Order.id_of(number)).options(joinedload(Order.delivery)))
+        if order is not None and order.steps_left:
+            try:
+                shipping.advance(order.id, order.steps_left[0], g.signed_in.staff_id)
+                done += 1
+            except Refusal as refused:
+                flash(f"{order.number}: {refused.message}", "error")
+    flash(ngettext("%(num)s order went on.", "%(num)s orders went on.", done), "success")
+    return redirect(url_for(".index", stage=request.form.get("stage", "")), 303)
+
+
+@bp.get("/slips")
+def slips() -> str:
+    """Packing slips of the chosen orders, to be printed."""
+    ids = [Order.id_of(number) for number in request.args.getlist("order")[:FEW]]
+    wanted = select(Order).where(Order.id.in_(ids)).options(selectinload(Order.lines), joinedload(Order.delivery))
+    return render_template("dashboard/slips.html", orders=db.session.scalars(wanted.order_by(Order.id)).all())
+
+
 @bp.get("/<number>")
 def show(number: str) -> ResponseReturnValue:
     """Show an order and its timeline."""
@@ -67,6 +93,21 @@ def add_note(number: str) -> ResponseReturnValue:
     with write() as session:
         session.add(OrderNote(order_id=order.id, staff_id=g.signed_in.staff_id, text=sent.text.data))
     return redirect(url_for(".show", number=order.number, _anchor="timeline"), 303)
+
+
+@bp.post("/<number>/delivery")
+def advance(number: str) -> ResponseReturnValue:
+    """Bring the delivery forward. The customer gets an e-mail."""
+    order, sent = order_or_404(number), DeliveryForm()
+    to = next((step for step in order.delivery_steps if step == request.form.get("to")), None) or abort(400)
+    if not sent.validate_on_submit():
+        return _page(order, NoteForm(formdata=None), delivery=sent), 422
+    try:
+        shipping.advance(order.id, to, g.signed_in.staff_id, sent.carrier.data or "", sent.tracking.data or "")
+    except Refusal as refused:
+        sent.tracking.errors = [refused.message]
+        return _page(order, NoteForm(formdata=None), delivery=sent), 422
+    return redirect(url_for(".show", number=order.number), 303)
 
 
 @bp.post("/<number>/payments/<int(max=2147483647):payment_id>/refunds")
@@ -115,7 +156,12 @@ def order_or_404(number: str) -> Order:
     return found or abort(404)
 
 
-def _page(order: Order, note: NoteForm, refunding: tuple[int, RefundForm] | None = None) -> str:
+def _page(
+    order: Order,
+    note: NoteForm,
+    refunding: tuple[int, RefundForm] | None = None,
+    delivery: DeliveryForm | None = None,
+) -> str:
     allowed = {to for to, actors in TRANSITIONS[order.state].items() if Actor.STAFF in actors}
     return render_template(
         "dashboard/order.html",
@@ -123,6 +169,7 @@ def _page(order: Order, note: NoteForm, refunding: tuple[int, RefundForm] | None
         acts=timeline.of(order),
         note=note,
         refunding=refunding,
+        delivery_form=delivery or DeliveryForm(formdata=None),
         refund_form=RefundForm(formdata=None),
         may_cancel=OrderState.CANCELLED in allowed and order.is_cancellable,
     )
