@@ -155,6 +155,7 @@ class Product(Base):
         Index("ix_product_price", "active", "price", "id"),
         Index("ix_product_category", "category_id", "active", "position", "id"),
         Index("ix_product_category_newest", "category_id", "active", "id"),
+        Index("ix_product_stock", "active", "stock"),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -731,7 +732,7 @@ class Refund(Base):
     reference: Mapped[str] = mapped_column(String(200), default="")
     """The reference of the transfer, in the system where it was made."""
     note: Mapped[str] = mapped_column(String(500), default="")
-    at: Mapped[datetime] = mapped_column(UTCDateTime, default=now)
+    at: Mapped[datetime] = mapped_column(UTCDateTime, default=now, index=True)
 
 
 # --- Work for the merchant and the worker ----------------------------------------------------------------------------

@@ -4,10 +4,10 @@ import threading
 from datetime import datetime
 
 from flask import current_app
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 import amwal
-from models import GatewayCall, now
+from models import GatewayCall, Shop, now
 from shop.db import db, write
 
 THREADS = 16
@@ -34,6 +34,22 @@ KEY_VERDICTS = ("ok", KEY_REJECTED, "reopened")
 
 
 def checkout_is_closed() -> bool:
+    """Whether no orders are taken: the merchant has closed the shop, or the gateway rejects our API key."""
+    return closed_by_merchant() is not None or key_is_rejected()
+
+
+def closed_by_merchant() -> str | None:
+    """The merchant's sentence for customers while the shop is closed; None while it is open."""
+    return db.session.scalar(select(Shop.closed_why).where(Shop.closed_since.is_not(None)))
+
+
+def close_by_merchant(why: str) -> None:
+    """Close the checkout with a sentence for customers, or reopen it with an empty one."""
+    with write() as session:
+        session.execute(update(Shop).values(closed_since=now() if why else None, closed_why=why))
+
+
+def key_is_rejected() -> bool:
     """Whether the gateway rejected our API key three times in a row, so that no new order could be paid.
 
     The checkout reopens when the gateway accepts the key again (*try again* on a waiting order, or `flask doctor`), or

@@ -3,20 +3,19 @@
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import date, datetime, time, timedelta
+from datetime import date, timedelta
 from typing import Self
-from zoneinfo import ZoneInfo
 
 from flask_babel import format_date
 from flask_babel import lazy_gettext as _
 from sqlalchemy import ColumnElement, Select, func, select, union
 from sqlalchemy.orm import joinedload
 
-from models import Delivery, Invoice, Order
-from shop.config import settings
+from models import Delivery, Invoice, Order, Payment
 from shop.db import db
 from shop.paging import Keys, Page, count_to, page
 from shop.reconcile import GATEWAY_ID
+from shop.reports import begin_of
 from shop.states import Labelled, OrderState
 from shop.text import fold, plain
 
@@ -66,18 +65,21 @@ class OrderList:
     since: date | None = None
     until: date | None = None
     """The days on which orders were placed, in `SHOP_TIMEZONE`, both included."""
+    paid_since: date | None = None
+    """The first day of the payments, up to now."""
 
     @classmethod
     def from_args(cls, args: Mapping[str, str]) -> Self:
         """Read the filters from an address."""
         stage = next((one for one in Stage if one == args.get("stage")), None)
-        return cls(plain(args.get("q", ""))[:200], stage, _day(args.get("from", "")), _day(args.get("to", "")))
+        days = (_day(args.get(name, "")) for name in ("from", "to", "paid-from"))
+        return cls(plain(args.get("q", ""))[:200], stage, *days)
 
     @property
     def args(self) -> dict[str, str]:
         """The filters as an address has them."""
-        days = {name: day.isoformat() for name, day in (("from", self.since), ("to", self.until)) if day}
-        found = {"q": self.query, "stage": self.stage.value if self.stage else ""} | days
+        found = {"q": self.query, "stage": self.stage.value if self.stage else ""}
+        found |= {name: day.isoformat() for name, day in self._days.items()}
         return {name: value for name, value in found.items() if value}
 
     def where(self) -> Iterator[ColumnElement[bool]]:
@@ -86,11 +88,12 @@ class OrderList:
             yield _matches(self.query)
         if self.stage:
             yield self.stage.where
-        zone = ZoneInfo(settings.shop_timezone)
         if self.since and self.since.year > 1:  # a time zone could lead out of the calendar
-            yield Order.placed_at >= datetime.combine(self.since, time.min, zone)
+            yield Order.placed_at >= begin_of(self.since)
         if self.until and self.until.year < 9999:
-            yield Order.placed_at < datetime.combine(self.until + timedelta(days=1), time.min, zone)
+            yield Order.placed_at < begin_of(self.until + timedelta(days=1))
+        if self.paid_since and self.paid_since.year > 1:
+            yield Order.id.in_(select(Payment.order_id).where(Payment.received_at >= begin_of(self.paid_since)))
 
     def select(self) -> Select[Order]:
         """The orders, unsorted."""
@@ -103,7 +106,7 @@ class OrderList:
         """A page of the list: what waits for staff in the order in which it came, all else the newest first."""
         if self.stage and self.stage.is_of_delivery:
             keys = Keys([Delivery.order_id], names=("id",))
-        elif (self.since or self.until) and not (self.stage or self.query):
+        elif (self.since or self.until) and not (self.stage or self.query or self.paid_since):
             keys = Keys([Order.placed_at, Order.id], down=True)
         else:
             keys = Keys([Order.id], down=self.stage is not Stage.REVIEW)
@@ -118,15 +121,16 @@ class OrderList:
         return db.session.scalar(select(func.count()).select_from(self.select().subquery())) or 0
 
     @property
+    def _days(self) -> dict[str, date]:
+        days = {"from": self.since, "to": self.until, "paid-from": self.paid_since}
+        return {name: day for name, day in days.items() if day}
+
+    @property
     def chips(self) -> list[tuple[str, dict[str, str]]]:
         """Each filter in words, with the filters of the address in which it is taken away."""
-        days = {"from": _("from %(day)s"), "to": _("until %(day)s")}
+        days = {"from": _("from %(day)s"), "to": _("until %(day)s"), "paid-from": _("paid from %(day)s")}
         words = {"q": self.query, "stage": str(self.stage.label) if self.stage else ""}
-        words |= {
-            name: str(days[name]) % {"day": format_date(day, "d MMM y")}
-            for name, day in (("from", self.since), ("to", self.until))
-            if day
-        }
+        words |= {name: str(days[name]) % {"day": format_date(day, "d MMM y")} for name, day in self._days.items()}
         return [(words[name], {other: self.args[other] for other in self.args if other != name}) for name in self.args]
 
 

@@ -14,8 +14,8 @@ from sqlalchemy import event, select, text, update
 from sqlalchemy.orm import Session
 
 import amwal
-from models import Delivery, Order, OutboxMessage, Shop, Staff, now
-from shop import orders, payments, privacy, timeline, worker
+from models import Delivery, GatewayCall, Order, OutboxMessage, Payment, Shop, Staff, now
+from shop import orders, payments, privacy, refunds, reports, timeline, worker
 from shop.attention import flag
 from shop.db import db, write
 from shop.order_lists import OrderList, Stage
@@ -75,11 +75,96 @@ def test_pages_are_kept_by_no_cache_and_in_no_index(app: Flask, desk: CheckingCl
         assert answer.headers["X-Robots-Tag"] == "noindex", path
 
 
-def test_the_dashboard_begins_with_the_orders(desk: CheckingClient) -> None:
+def test_the_dashboard_begins_with_today(desk: CheckingClient) -> None:
     assert desk.get("/dashboard").headers["Location"].endswith("/dashboard/")
-    assert desk.get("/dashboard/").headers["Location"] == "/dashboard/orders"
+    assert heading(desk.get("/dashboard/").text) == "Today"
     page = desk.get("/dashboard/orders").text
     assert "No order yet. The first one appears here as soon as it is placed." in page
+
+
+# --- Today -----------------------------------------------------------------------------------------------------------
+
+
+def figures(page: str) -> dict[str, str]:
+    """The figures of the first page, by the addresses that they lead to."""
+    found = re.findall(r'<a href="([^"]*)"><strong>(?:<bdi dir="ltr">)?([^<]*)', page)
+    found += re.findall(r'<dt><a href="([^"]*)">[^<]*</a></dt>\s*<dd><bdi [^>]*>([^<]*)', page)
+    return {address.replace("&amp;", "&"): figure for address, figure in found}
+
+
+def test_each_figure_leads_to_exactly_its_rows(
+    desk: CheckingClient, order: OrderFactory, every_stage: dict[str, Order], staff: int
+) -> None:
+    refunds.record(every_stage["refunded"].payments[0].id, 1250, "", "by hand", staff)
+    long_ago = order.awaiting()
+    order.pay(long_ago)
+    with write() as session:
+        at = now() - timedelta(days=10)
+        session.execute(update(Payment).filter_by(order_id=long_ago.id).values(received_at=at))
+    shown = figures(desk.get("/dashboard/").text)
+    counts = {address: figure for address, figure in shown.items() if "stage=" in address}
+    assert len(counts) == 3
+    for address, figure in counts.items():
+        assert len(numbers(desk.get(address).text)) == int(figure), address
+    assert shown["/dashboard/attention"] == "1"
+    today = reports.today()
+    takings = [(1, "$37.50", 4), (7, "$37.50", 4), (30, "$50.00", 5)]  # of 12.50 each, and one sent back
+    for days, sum_, orders_ in takings:
+        address = f"/dashboard/orders?paid-from={today - timedelta(days=days - 1)}"
+        assert shown[address] == sum_
+        assert len(numbers(desk.get(address).text)) == orders_
+
+
+def test_what_runs_out_and_what_is_wrong_is_said(desk: CheckingClient, order: OrderFactory) -> None:
+    page = desk.get("/dashboard/").text
+    assert "The worker isn't running." in page
+    assert "Open." in page
+    set_stock("brass-dallah", 2)
+    set_stock("stoneware-cup", 0)
+    order.pay(order.awaiting("finjan-set"))
+    worker.tick()
+    page = desk.get("/dashboard/").text
+    part = page.partition('id="stock"')[2].partition("</section>")[0]
+    assert part.index("Stoneware Cup") < part.index("Brass Dallah")
+    assert "The worker is running." in page
+    assert "received after" in page
+    with write() as session:
+        for _ in range(3):
+            session.add(GatewayCall(started_at=now(), milliseconds=1, outcome="KeyRejected"))
+    assert "Closed: Amwal rejects the API key." in desk.get("/dashboard/").text
+
+
+# --- Closing the checkout --------------------------------------------------------------------------------------------
+
+
+def test_the_merchant_closes_the_checkout_and_opens_it_again(
+    desk: CheckingClient, order: OrderFactory, client: CheckingClient
+) -> None:
+    waiting, page = order.awaiting(), "/dashboard/settings"
+    assert press(desk, f"{page}/closed", page, why=" \u200b").status_code == 422
+    assert press(desk, f"{page}/closed", page, why="Back on <b>Monday</b>.").status_code == 303
+    client.fill_basket()
+    closed = client.get("/checkout")
+    assert closed.status_code == 503
+    assert "Back on &lt;b&gt;Monday&lt;/b&gt;." in closed.text
+    assert "Back on &lt;b&gt;Monday&lt;/b&gt;." in client.get("/basket").text
+    assert 'href="/checkout"' not in client.get("/basket").text
+    assert "You have closed the checkout." in desk.get("/dashboard/orders").text
+    assert order.pay(waiting) == "accepted", "whoever has an order can still pay it"
+    assert press(desk, f"{page}/open", page).status_code == 303
+    assert client.get("/checkout").status_code == 200
+    assert "You have closed the checkout." not in desk.get("/dashboard/orders").text
+
+
+def test_row_24_staff_open_the_checkout_that_a_rejected_key_has_closed(desk: CheckingClient, staff: int) -> None:
+    with write() as session:
+        for _ in range(3):
+            session.add(GatewayCall(started_at=now(), milliseconds=1, outcome="KeyRejected"))
+    assert "The checkout is closed: Amwal rejects the API key." in desk.get("/dashboard/orders").text
+    page = "/dashboard/settings"
+    assert press(desk, f"{page}/open", page).status_code == 303
+    assert rows(GatewayCall)[-1].detail == f"by staff:{staff}"
+    assert "The checkout is closed" not in desk.get("/dashboard/orders").text
 
 
 def test_what_is_not_there_is_said_within_the_dashboard(desk: CheckingClient) -> None:
@@ -259,6 +344,7 @@ LISTS = [
     OrderList(since=date(2020, 1, 1)),
     OrderList(since=date(2020, 1, 1), until=date(2999, 1, 1)),
     OrderList("sara", Stage.UNPAID),
+    OrderList(paid_since=date(2020, 1, 1)),
 ]
 
 

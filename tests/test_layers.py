@@ -29,7 +29,16 @@ FLOORS = (
     {"amwal", "shop.config", "shop.db", "shop.money", "shop.states", "shop.text"}
     | {"shop.setting_types", "shop.writer_lock"},
     {"models"},
-    {"shop.attention", "shop.gateway", "shop.limits", "shop.mail", "shop.outbox", "shop.paging", "shop.refusals"}
+    {
+        "shop.attention",
+        "shop.gateway",
+        "shop.limits",
+        "shop.mail",
+        "shop.outbox",
+        "shop.paging",
+        "shop.reports",
+        "shop.refusals",
+    }
     | {"shop.security"},
     {
         "shop.baskets",

@@ -23,6 +23,8 @@ def upgrade() -> None:
     with op.batch_alter_table("shop", schema=None) as batch_op:
         batch_op.add_column(sa.Column("mails_paid_orders", sa.Boolean(), server_default=sa.true(), nullable=False))
     op.create_index("ix_orders_unpaid", "orders", ["id"], sqlite_where=UNPAID, postgresql_where=UNPAID)
+    op.create_index("ix_product_stock", "product", ["active", "stock"])
+    op.create_index("ix_refund_at", "refund", ["at"])
     op.drop_index("ix_delivery_state", "delivery")
     for name, where in (("ix_delivery_to_hand_over", TO_HAND_OVER), ("ix_delivery_on_its_way", ON_ITS_WAY)):
         op.create_index(name, "delivery", ["order_id"], sqlite_where=where, postgresql_where=where)
@@ -35,6 +37,8 @@ def downgrade() -> None:
     op.drop_index("ix_delivery_on_its_way", "delivery")
     op.drop_index("ix_delivery_to_hand_over", "delivery")
     op.create_index("ix_delivery_state", "delivery", ["state", "id"])
+    op.drop_index("ix_refund_at", "refund")
+    op.drop_index("ix_product_stock", "product")
     op.drop_index("ix_orders_unpaid", "orders")
     with op.batch_alter_table("shop", schema=None) as batch_op:
         batch_op.drop_column("mails_paid_orders")

@@ -15,7 +15,7 @@ from flask_babel import gettext as _
 from sqlalchemy.exc import SQLAlchemyError
 
 from models import localized
-from shop import baskets
+from shop import baskets, gateway
 from shop.config import settings
 from shop.mail import ADDRESS
 from shop.money import format_money
@@ -44,6 +44,11 @@ class Shop:
         self.contact: str = settings.shop_contact
         self.contact_url = contact_url(settings.shop_contact)
         self.test_mode: bool = settings.demo
+
+    @property
+    def closed_by_merchant(self) -> str | None:
+        """The merchant's sentence while the shop is closed."""
+        return gateway.closed_by_merchant()
 
 
 def contact_url(contact: str) -> str:

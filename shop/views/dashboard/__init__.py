@@ -12,20 +12,14 @@ from shop import gateway, staff
 from shop.db import db
 from shop.ops import health
 from shop.security import own_path
-from shop.views.dashboard import account, attention, callbacks, compare, orders, people, settings
+from shop.views.dashboard import account, attention, callbacks, compare, orders, people, settings, today
 from shop.views.dashboard.sign_in import staff_cookie
 from shop.views.guards import private
 
 bp = Blueprint("dashboard", __name__, url_prefix="/dashboard")
 bp.after_request(private)
-for area in (orders, attention, callbacks, compare, settings, people, account):
+for area in (today, orders, attention, callbacks, compare, settings, people, account):
     bp.register_blueprint(area.bp)
-
-
-@bp.get("/")
-def home() -> ResponseReturnValue:
-    """Begin with the orders."""
-    return redirect(url_for(".orders.index"), 303)
 
 
 @bp.before_request
@@ -50,5 +44,6 @@ def frame() -> dict[str, Any]:
         "open_items": sum(attention.count_open().values()),
         "worker_is_silent": not health.worker_is_alive(beat),
         "compare_since": health.uncompared_since(),
-        "checkout_is_closed": gateway.checkout_is_closed(),
+        "key_is_rejected": gateway.key_is_rejected(),
+        "closed_by_merchant": gateway.closed_by_merchant(),
     }

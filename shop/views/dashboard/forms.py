@@ -109,6 +109,12 @@ class ConfirmForm(FlaskForm):  # type: ignore[misc]
     password = password_line()
 
 
+class CloseForm(FlaskForm):  # type: ignore[misc]
+    """The sentence with which the shop is closed for a while."""
+
+    why = line(_("A sentence for customers"), 300, "off", missing=_("Enter a sentence for customers."))
+
+
 class SettingsForm(FlaskForm):  # type: ignore[misc]
     """What the merchant chooses."""
 

@@ -109,7 +109,7 @@ def signed_in(token: str) -> Response:
     session.pop("csrf_token", None)  # one that was planted before is worth nothing afterwards
     g.pop("csrf_token", None)
     page = own_path(request.args.get("next", ""))
-    response = redirect(page if page.startswith("/dashboard/") else url_for("dashboard.orders.index"), 303)
+    response = redirect(page if page.startswith("/dashboard/") else url_for("dashboard.today.show"), 303)
     response.set_cookie(
         current_app.config["STAFF_COOKIE"],
         token,
