@@ -42,6 +42,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "node_modules" / ".bin"
 
 
+@pytest.mark.slow(seconds=55)
 def test_every_right_shop_passes_every_case(start: Start, tmp_path: Path, node: Path) -> None:
     for program in ("curl", "sqlite3"):
         find_program(program)
@@ -78,6 +79,7 @@ def check_reports(folder: Path) -> None:
     assert "nobody else has seen it" in page
 
 
+@pytest.mark.slow(seconds=60)
 def test_the_naive_shop_fails_every_case_that_it_announces_and_no_other(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "sandbox", "conformance", "--self-test", "--folder", str(tmp_path / "run")]
     ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=170, check=False)

@@ -153,7 +153,7 @@ OF_A_FORK = (
 """Tests that read products, fields, migrations or languages."""
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=60)
 def test_row_92_a_forks_own_products_field_language_and_migration_break_nothing(fork: Path) -> None:
     said = run(fork, *TESTS, *OF_A_FORK)
     assert int(re.findall(r"(\d+) passed", said)[0]) > 200
@@ -170,7 +170,7 @@ def test_row_92_all_that_is_not_translated_is_named_at_once(fork: Path) -> None:
     assert said.count("not translated: ") >= int(half[1]) > 100
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=50)
 def test_row_91_a_forks_live_shop_is_left_alone(fork: Path, tmp_path: Path) -> None:
     """Its address stands in `.env` and in the environment."""
     shutil.rmtree(fork / "instance", ignore_errors=True)

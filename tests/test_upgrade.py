@@ -163,6 +163,7 @@ def filled_csrf(page: str) -> str:
     return page.partition('name="csrf_token" value="')[2].partition('"')[0]
 
 
+@pytest.mark.slow(seconds=30)
 def test_row_115_no_request_fails_and_no_callback_is_refused_during_an_upgrade(
     app: Flask, order: OrderFactory, start: Start, tmp_path: Path
 ) -> None:

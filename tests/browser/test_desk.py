@@ -75,6 +75,7 @@ MODES = list(itertools.product(("en-GB", "ar-JO"), ("light", "dark")))
 
 
 @pytest.mark.parametrize(("language", "scheme"), MODES, ids=[f"{one[:2]}-{two}" for one, two in MODES])
+@pytest.mark.slow(seconds=25)
 def test_every_page_of_the_dashboard(
     visit: Callable[..., Visitor], demo: Demo, addresses: dict[str, str], language: str, scheme: str
 ) -> None:

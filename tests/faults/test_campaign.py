@@ -13,13 +13,13 @@ from tests.postgres import programs
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=80)
 @pytest.mark.parametrize("database", ["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
 def test_nothing_is_lost_whoever_is_killed(database: str, tmp_path: Path) -> None:
     if database == "postgresql" and programs() is None:
         missing("PostgreSQL server", "apt-get install postgresql, or your system's package of it")
     file = tmp_path / "figures.json"
-    command = [sys.executable, "-m", "tests.faults.campaign", "--checkouts", "60", "--database", database]
+    command = [sys.executable, "-m", "tests.faults.campaign", "--checkouts", "40", "--database", database]
     ran = subprocess.run([*command, "--json", str(file)], cwd=ROOT, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     figures = json.loads(file.read_text())

@@ -96,6 +96,7 @@ def test_rows_17_and_18_killed_around_the_commit(folder: Path, gateway: Any, mom
         assert_paid_once(waiting.id)
 
 
+@pytest.mark.slow(seconds=30)
 def test_row_19_the_payment_is_synced_before_the_200_is_sent(folder: Path, gateway: Any) -> None:
     """Seen from outside by strace, with other connections open, in the journal mode that this machine's SQLite gets."""
     strace = find_program("strace")

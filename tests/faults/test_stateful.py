@@ -631,7 +631,7 @@ def test_a_few_short_lives_keep_the_books_right(harness: Harness) -> None:
     live(harness, 4, 25)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=60)
 def test_whatever_happens_the_books_are_right(harness: Harness) -> None:
     print(f"SEQUENCES={SEQUENCES} SEED={SEED}")
     live(harness, SEQUENCES, STEPS)

@@ -73,6 +73,7 @@ def start_dukkan(start: Start, tmp_path: Path, port: int) -> None:
     start(*flask, "serve", "--port", str(port), log=tmp_path / "shop.log", env=environment)
 
 
+@pytest.mark.slow(seconds=50)
 def test_this_shop_passes(start: Start, tmp_path: Path) -> None:
     gateway, port = free_ports(2)
     run = conform(start, tmp_path, gateway, f"http://127.0.0.1:{port}/amwal/callback", "--dukkan", "--late", "0")
