@@ -17,7 +17,7 @@ from shop.attention import flag
 from shop.db import write
 from shop.states import CUSTOMER, AttentionKind, OutboxKind
 from tests.browser.conftest import Demo, Visitor
-from tests.browser.test_pages import scan_for_faults
+from tests.browser.test_pages import check_width, scan_for_faults
 from tests.conftest import OrderFactory, rows
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -87,10 +87,12 @@ def test_every_page_of_the_dashboard(
             response = visitor.page.goto(f"{demo.shop}/dashboard/{path.format(**addresses)}")
             assert response is not None
             assert response.status == (404 if path.endswith("/old") else 200), path
-            for width in (1280, 390, 320):
+            visitor.page.evaluate(OPEN_SOME)
+            for width in (1280, 390):
                 visitor.page.set_viewport_size({"width": width, "height": 844})
-                visitor.page.evaluate(OPEN_SOME)
                 scan_for_faults(visitor.page)
+            visitor.page.set_viewport_size({"width": 320, "height": 844})
+            check_width(visitor.page)
             visitor.page.set_viewport_size({"width": 1280, "height": 844})
 
 

@@ -48,10 +48,15 @@ def check(visitor: Visitor, address: str, status: int = 200) -> None:
 
 def scan_for_faults(page: Page) -> None:
     """No sideways scrolling, nothing that axe finds."""
-    too_wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
-    assert too_wide <= 0, f"{too_wide} px too wide"
+    check_width(page)
     found = Axe().run(page)
     assert found.violations_count == 0, found.generate_report()
+
+
+def check_width(page: Page) -> None:
+    """No sideways scrolling."""
+    too_wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+    assert too_wide <= 0, f"{too_wide} px too wide"
 
 
 def window(visit: Callable[..., Visitor], mode: tuple[str, str, int]) -> Visitor:
