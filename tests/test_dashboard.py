@@ -400,6 +400,23 @@ def test_the_list_can_be_downloaded_with_its_filters(
         assert one.key not in answer.text
 
 
+def test_a_download_begins_before_all_of_it_was_read(
+    desk: CheckingClient, order: OrderFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a million orders, no more than a piece is in memory."""
+    monkeypatch.setattr("shop.spreadsheets.CHUNK", 1)
+    for _ in range(3):
+        order.placed()
+    read: list[str] = []
+    event.listen(db.engine, "before_cursor_execute", lambda *args: read.append(args[2]))
+    answer = desk.get("/dashboard/orders/export.csv", buffered=False)
+    lines = iter(answer.response)
+    assert [next(lines), next(lines)[:6]] == ["\ufeff".encode(), b"order,"]
+    assert not [one for one in read if "FROM orders" in one]
+    assert sum(1 for _ in lines) == 3
+    answer.close()
+
+
 # --- An order --------------------------------------------------------------------------------------------------------
 
 

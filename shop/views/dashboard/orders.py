@@ -1,5 +1,6 @@
 """The list of orders, and an order with its timeline."""
 
+from itertools import chain
 from typing import Any
 
 from flask import Blueprint, Response, abort, flash, g, redirect, render_template, request, stream_with_context, url_for
@@ -48,7 +49,7 @@ def index() -> str:
 def export() -> ResponseReturnValue:
     """The orders of the same filters, for a spreadsheet."""
     lines = spreadsheets.export_orders(OrderList.from_args(request.args).select())
-    text = stream_with_context(line.encode() for line in (spreadsheets.BOM, *lines))
+    text = stream_with_context(line.encode() for line in chain([spreadsheets.BOM], lines))
     response = Response(text, content_type="text/csv; charset=utf-8")
     response.headers["Content-Disposition"] = "attachment; filename=orders.csv"
     return response
