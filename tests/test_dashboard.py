@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from flask import Flask
 from sqlalchemy import event, select, text, update
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 import amwal
@@ -80,6 +81,24 @@ def test_the_dashboard_begins_with_today(desk: CheckingClient) -> None:
     assert heading(desk.get("/dashboard/").text) == "Today"
     page = desk.get("/dashboard/orders").text
     assert "No order yet. The first one appears here as soon as it is placed." in page
+
+
+def test_row_16_without_a_database_a_page_says_so_in_plain_words(
+    app: Flask, desk: CheckingClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the moment at which somebody was found to be signed in."""
+
+    def fail(*_: Any) -> None:
+        raise OperationalError("SELECT", {}, Exception("the server is gone"))
+
+    app.testing, app.config["PROPAGATE_EXCEPTIONS"] = False, False
+    monkeypatch.setattr("shop.views.dashboard.attention.count_open", fail)
+    missing = "/dashboard/orders/A-9999"  # an error page that fails itself
+    for path in ("/dashboard/", "/dashboard/orders", "/dashboard/account", missing):
+        answer = desk.get(path)
+        assert answer.status_code == (500 if path == missing else 503), path
+        assert "the server is gone" not in answer.text
+        assert "Traceback" not in answer.text
 
 
 # --- Today -----------------------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 import logging
 
-from flask import Flask, render_template, request
+from flask import Flask, g, render_template, request
 from flask.typing import ResponseReturnValue
 from flask_babel import gettext as _
 from flask_wtf.csrf import CSRFError
@@ -72,6 +72,8 @@ def unexpected(_error: Exception) -> ResponseReturnValue:
 
 
 def _page(code: int, title: str, message: str, *, retry: dict[str, object] | None = None) -> tuple[str, int]:
+    if code >= 500:
+        g.pop("signed_in", None)  # without the dashboard's frame, which would ask the database again
     return render_template("errors/error.html", code=code, title=title, message=message, retry=retry), code
 
 
