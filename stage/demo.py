@@ -173,7 +173,9 @@ class Demo:
         if adding is None:
             return
         if adding.wait() == 0:
-            (self.folder / "dashboard-password").write_text(f"{self.password}\n")
+            file = self.folder / "dashboard-password"
+            file.touch(mode=0o600)
+            file.write_text(f"{self.password}\n")
         else:  # an account without its file: whoever set the password knows it
             self.password = ""
 

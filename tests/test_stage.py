@@ -23,6 +23,7 @@ from stage.demo import Demo
 from stage.folder import StageError
 from tests.children import ROOT, Child, Start, end, free_port, start_demo
 from tests.conftest import decode
+from tests.pages import field
 
 
 @pytest.fixture
@@ -205,6 +206,8 @@ def test_row_90_after_a_change_of_address_unpaid_orders_lead_to_the_new_one(tmp_
     unpaid, paid = shop.place(), shop.place()
     pay(paid.text)
     until_paid(shop, paid)
+    password = sign_in(address, tmp_path / "demo-stage.log")
+    assert (folder / "dashboard-password").stat().st_mode & 0o077 == 0
     end(stage)
     with closing(sqlite3.connect(folder / "shop.db")) as database:
         before = database.execute("SELECT url, qr FROM invoice ORDER BY id").fetchall()
@@ -212,6 +215,7 @@ def test_row_90_after_a_change_of_address_unpaid_orders_lead_to_the_new_one(tmp_
     with socket.create_server(("127.0.0.1", port)):  # so that the next demo takes other ports
         stage, new_address, new_sandbox = start_demo(start, folder, port)
     assert new_address != address
+    assert sign_in(new_address, tmp_path / "demo-stage.log") == password, "it stays the same in this folder"
     assert "Unpaid orders (1) now lead to the new one" in (tmp_path / "demo-stage.log").read_text()
     with closing(sqlite3.connect(folder / "shop.db")) as database:
         after = database.execute("SELECT url, qr FROM invoice ORDER BY id").fetchall()
@@ -250,6 +254,17 @@ def pay(page: str) -> None:
     link = re.search(r'href="(http://[^"]+/en/invoice/[0-9a-f]{24})"', page)
     assert link
     assert requests.post(f"{link[1]}/payment", timeout=10).ok
+
+
+def sign_in(shop: str, log: Path) -> str:
+    """Sign in to the dashboard as the demo says. Returns the password."""
+    found = re.search(r"Dashboard +\S+ +\((\S+), password (\S+)\)", log.read_text())
+    assert found
+    browser = requests.Session()
+    page = browser.get(f"{shop}/dashboard/sign-in", timeout=10).text
+    form = {"email": found[1], "password": found[2], "csrf_token": field(page, "csrf_token")}
+    assert browser.post(f"{shop}/dashboard/sign-in", data=form, timeout=10).url == f"{shop}/dashboard/"
+    return found[2]
 
 
 def until_paid(shop: Dukkan, page: Page) -> None:
